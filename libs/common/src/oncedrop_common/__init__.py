@@ -1,0 +1,1 @@
+"""What the three oncedrop services share."""

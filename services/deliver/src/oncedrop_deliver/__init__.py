@@ -1,0 +1,1 @@
+"""oncedrop deliver: claim, serve, delete."""

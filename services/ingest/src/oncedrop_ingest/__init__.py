@@ -1,0 +1,1 @@
+"""oncedrop ingest: uploads in, links out."""

@@ -1,0 +1,1 @@
+"""oncedrop janitor: sweeps, and says how things are."""
