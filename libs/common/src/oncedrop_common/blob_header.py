@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import asdict, dataclass
 
@@ -32,6 +33,9 @@ _MAGIC = b"oncedrop"
 _FIXED = struct.Struct(">HIQ")
 _JSON_AT = len(_MAGIC) + _FIXED.size + 32
 _MAX_BODY_OFFSET = 64 * 1024
+# Above any size or time, below what doubles in Lua hold exactly.
+_MAX_NUMBER = 10**14
+_HEX_64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class HeaderInvalid(ValueError):
@@ -55,9 +59,11 @@ def pack(header: BlobHeader) -> bytes:
     """The page for this header, HEADER_BYTES long.
 
     Raises:
-        ValueError: Name or content type are longer than their caps.
+        ValueError: Name or content type are longer than their caps, or the offset is off.
     """
     meta = header.meta
+    if not HEADER_BYTES <= header.body_offset <= _MAX_BODY_OFFSET:
+        raise ValueError("body offset")
     if len(meta.name.encode()) > NAME_MAX_BYTES:
         raise ValueError("name is too long for the header")
     if len(meta.content_type.encode()) > CONTENT_TYPE_MAX_BYTES:
@@ -92,12 +98,25 @@ def parse(page: bytes) -> BlobHeader:
         raise HeaderInvalid("body offset")
     try:
         document = json.loads(text)
-        drop_id = DropId(document.pop("drop_id"))
+        drop_id = document.pop("drop_id")
         document["if_interrupted"] = IfInterrupted(document["if_interrupted"])
         document["confirm"] = Confirm(document["confirm"])
         meta = DropMeta(**document)
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise HeaderInvalid("header content") from exc
-    if not is_drop_id(drop_id):
-        raise HeaderInvalid("drop id")
-    return BlobHeader(drop_id, meta, body_offset)
+    if not isinstance(drop_id, str) or not is_drop_id(drop_id) or not _sound(meta):
+        raise HeaderInvalid("header content")
+    return BlobHeader(DropId(drop_id), meta, body_offset)
+
+
+def _sound(meta: DropMeta) -> bool:
+    """Whether every field has its type and range: a valid checksum proves no good intention."""
+    texts = (meta.name, meta.content_type, meta.sha256, meta.owner_hash, meta.password_hash)
+    numbers = (meta.size, meta.created_ms, meta.expires_ms, meta.max_downloads)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int and 0 <= number < _MAX_NUMBER for number in numbers)
+        and isinstance(meta.resume, bool)
+        and meta.max_downloads > 0
+        and all(_HEX_64.fullmatch(digest) for digest in (meta.sha256, meta.owner_hash))
+    )

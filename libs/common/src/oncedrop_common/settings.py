@@ -7,6 +7,7 @@ one environment file can be given to each; a name that is not in the list is ref
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -112,8 +113,8 @@ class Settings(BaseSettings):
     def _url_is_plain(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        if not value.startswith(("http://", "https://")) or any(c in value for c in "?#\\ \t\r\n"):
-            raise ValueError("must be http:// or https:// with a host, no query")
+        if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", value):
+            raise ValueError("must be http:// or https:// with a host and no path")
         return value.rstrip("/")
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def is_drop_id(text: str) -> bool:
 
 
 def _digest(purpose: str, secret: str, length: int) -> str:
-    return hashlib.sha256(f"{purpose}:{secret}".encode()).hexdigest()[:length]
+    return hashlib.sha256(f"{purpose}:{secret}".encode(errors="surrogatepass")).hexdigest()[:length]
 
 
 def drop_id(token: str) -> DropId:
@@ -57,4 +57,6 @@ def owner_key_matches(owner_key: str, stored_hash: str) -> bool:
 
 def same_secret(given: str, expected: str) -> bool:
     """Whether two secrets are equal; takes the same time wherever they differ."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    return hmac.compare_digest(
+        given.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass")
+    )

@@ -1,0 +1,101 @@
+# `make` alone lists what there is. Nothing here needs root or Docker, except `up` and `down`.
+
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+PACKAGES := libs/common services/ingest services/deliver services/janitor
+CODE := libs services tests deploy $(if $(wildcard bench/*.py),bench)
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
+COMPOSE ?= docker compose
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint format types unit bench up down requirements install clean
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.run ## Start the whole stack here: valkey, ingest, deliver, janitor (Ctrl-C stops it)
+	@exec $(PY) -m oncedrop_common.embedded
+
+test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
+	@exec $(PY) -m pytest $(ARGS)
+
+check: lint types unit ## Quick checks without Docker: lint, types, layers, unit tests
+
+lint: $(VENV)/.dev ## ruff, the layers (import-linter), and that pins and packages agree
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -m pip --disable-pip-version-check check
+
+types: $(VENV)/.dev ## mypy strict, tests included
+	MYPYPATH=$(subst $() ,:,$(PACKAGES:%=%/src) tests) $(PY) -m mypy --explicit-package-bases $(CODE)
+
+unit: $(VENV)/.dev ## The unit tests only
+	$(PY) -m pytest tests/unit $(ARGS)
+
+format: $(VENV)/.dev ## Format the code and sort its imports
+	$(PY) -m ruff check --select I --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+bench: $(VENV)/.dev ## Compare with nginx on this machine
+	@exec $(PY) bench/run.py $(ARGS)
+
+up: .env ## Build the images and start the stack in Docker, behind one address
+	$(COMPOSE) up --detach --build --wait --wait-timeout 120
+	@$(COMPOSE) ps
+
+down: ## Stop the stack in Docker; its volumes stay
+	$(COMPOSE) down
+
+# Made once, with secrets of its own; yours to edit afterwards.
+.env:
+	@umask 077 && sh deploy/make-env.sh .env.example >.env.new && mv .env.new .env
+	@echo "made .env with new secrets"
+
+# UV=... names the tool where it is not on the PATH. Versions stay as they are; UPGRADE=--upgrade
+# takes the newest.
+UV ?= uv
+PIN := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+requirements: ## Pin requirements*.in again (needs uv)
+	$(PIN) requirements.in -o requirements.txt
+	$(PIN) --constraints requirements.txt requirements-dev.in -o requirements-dev.txt
+
+install: $(VENV)/.dev ## Only make .venv, with all that development needs
+
+clean: ## Remove .venv and caches; data/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find libs services tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps say which pins .venv was made from, so that a second run needs no network.
+
+$(VENV)/.run: requirements.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made
+	@echo "installing requirements.txt into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made
+	@echo "installing requirements-dev.txt into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.made:
+	@found=; \
+	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found=$$python; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "oncedrop needs Python 3.11 or newer: none found (PYTHON=/path/to/python3 names one)" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$$found cannot make a virtual environment: install python3-venv (Debian, Ubuntu), then try again" >&2; \
+		exit 1; \
+	fi; \
+	"$$found" -m venv --clear $(VENV)
+	@touch $@

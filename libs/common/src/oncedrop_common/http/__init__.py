@@ -1,0 +1,1 @@
+"""How HTTP comes in: the server and its protocol."""

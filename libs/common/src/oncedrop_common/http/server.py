@@ -1,0 +1,193 @@
+"""Running an application: uvicorn, its sockets and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Literal
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from oncedrop_common.errors import ConfigurationError, OncedropError
+from oncedrop_common.logs import configure_logging
+from oncedrop_common.settings import Settings, load_settings
+
+HttpProtocol = type[asyncio.Protocol] | Literal["h11", "httptools"]
+
+_BACKLOG = 2048
+# Longer than a gateway keeps its idle connections (nginx: 60), so that the gateway is the one
+# who closes them: else a request can meet a connection that is being closed.
+_KEEP_ALIVE_SECONDS = 75
+_GRACEFUL_SECONDS = 10
+_CLEAN_UP_SECONDS = 5
+_EXIT_UNUSABLE = 2
+
+log = structlog.get_logger()
+
+
+def run_main(
+    service: str,
+    create: Callable[[Settings], ASGIApp],
+    port: Callable[[Settings], int],
+    *,
+    http: HttpProtocol = "httptools",
+) -> None:
+    """What a service's `__main__` does: settings, logging, application, server.
+
+    Args:
+        service: Its name, in logs.
+        create: Builds the application; connects to nothing yet.
+        port: Which of the settings is its port.
+        http: uvicorn's protocol.
+
+    Raises:
+        SystemExit: With 2, after one line on stderr, when the process cannot start like this;
+            with 1, after a traceback in the log, when starting or stopping failed otherwise.
+    """
+    try:
+        settings = load_settings()
+        configure_logging(service, settings.log_level)
+        serve(create(settings), settings, port(settings), http=http)
+    except OncedropError as exc:
+        sys.stderr.write(f"oncedrop {service}: {' '.join(exc.detail.split())}\n")
+        sys.exit(_EXIT_UNUSABLE)
+
+
+def serve(app: ASGIApp, settings: Settings, port: int, *, http: HttpProtocol = "httptools") -> None:
+    """Serve until SIGINT or SIGTERM, then let running requests end, for 10 seconds at most.
+
+    The port is taken before the application starts: a second instance fails before it has
+    touched anything.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+        OncedropError: The application's start-up raised it.
+        SystemExit: With 1 when start-up or shutdown failed otherwise; it has been logged.
+    """
+    sockets = _listen(settings.host, port)
+    lifespan = _Lifespan(app)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            lifespan,
+            loop="uvloop",
+            http=http,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            workers=1,
+            proxy_headers=True,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            server_header=False,
+            date_header=True,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        )
+    )
+    lifespan.server = server
+
+    # uvicorn raises the signals it was stopped by once more when it has ended, for whoever had
+    # been listening: for us that is this, so a stop that was asked for ends with exit code 0.
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    log.info("port_taken", host=settings.host, port=sockets[0].getsockname()[1])
+    try:
+        server.run(sockets=sockets)
+    except SystemExit:  # how uvicorn ends when start-up failed
+        if lifespan.failure is None:
+            raise
+    failure = lifespan.failure
+    if isinstance(failure, OncedropError):
+        raise failure
+    if failure is not None:
+        log.error("service_failed", exc_info=failure)
+        sys.exit(1)
+    log.info("service_stopped")
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address that host stands for."""
+    where = f"{host} port {port}"
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(address)
+            except OSError as exc:
+                # "localhost" may name an IPv6 address on a machine that has none.
+                if exc.errno != errno.EADDRNOTAVAIL or len(found) == 1:
+                    raise
+                sockets.remove(sock)
+                sock.close()
+                continue
+            # Only a listening socket keeps the port from everyone else.
+            sock.listen(_BACKLOG)
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ConfigurationError(f"{where} is already in use") from exc
+        reason = exc.strerror or os.strerror(exc.errno or 0)
+        raise ConfigurationError(f"cannot listen on {where}: {reason}") from exc
+    if not sockets:
+        raise ConfigurationError(f"cannot listen on {where}: no such address here")
+    return sockets
+
+
+class _Lifespan:
+    """Keeps what start-up or shutdown raised, and shutdown until requests have cleaned up.
+
+    Attributes:
+        server: Whose requests are waited for.
+        failure: What the application's lifespan raised.
+    """
+
+    server: uvicorn.Server
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.failure: Exception | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def patient_receive() -> Message:
+            message = await receive()
+            tasks = set(self.server.server_state.tasks)
+            if message["type"] == "lifespan.shutdown" and tasks:
+                # Requests that were just cancelled still remove what they left half done; what
+                # they need for that goes away with the application's shutdown.
+                await asyncio.wait(tasks, timeout=_CLEAN_UP_SECONDS)
+            return message
+
+        async def quiet_send(message: Message) -> None:
+            # The message of a failure is a traceback; serve() tells it in its own way.
+            if message["type"].endswith(".failed"):
+                message = {**message, "message": ""}
+            await send(message)
+
+        try:
+            await self.app(scope, patient_receive, quiet_send)
+        except Exception as exc:
+            self.failure = exc
+            raise

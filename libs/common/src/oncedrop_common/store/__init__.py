@@ -1,0 +1,1 @@
+"""Redis decides: records, scripts, and the only place that imports redis."""

@@ -1,0 +1,87 @@
+"""The only place a Redis client is built.
+
+A lost connection is tried twice more, quickly: every script is safe to repeat, so a repeated
+command is harmless, and a visitor waits for little before a 503 tells to come back. redis-py's
+default (ten tries with growing pauses) would hold a request for many seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff
+
+from oncedrop_common.errors import ConfigurationError
+
+RedisClient: TypeAlias = Redis | RedisCluster
+
+MAX_CONNECTIONS = 32
+_RETRIES = 2
+_SENTINEL_PORT = 26379
+
+
+def connect(url: str, timeout_seconds: float) -> RedisClient:
+    """A client for any of the URL kinds; connects when first used.
+
+    redis://, rediss:// and unix:// are redis-py's own; redis+cluster:// is redis:// to any node
+    of a cluster; redis+sentinel://[:password@]host[:port],host…/service[/db][?sentinel_password=…]
+    asks the sentinels for the primary at each new connection.
+
+    Raises:
+        ConfigurationError: The URL is of no known kind; it is not repeated, it may hold a password.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), _RETRIES),
+        "protocol": 2,
+    }
+    try:
+        if url.startswith("redis+cluster://"):
+            return RedisCluster.from_url(
+                url.replace("redis+cluster://", "redis://", 1),
+                max_connections=MAX_CONNECTIONS,
+                **options,
+            )
+        if url.startswith("redis+sentinel://"):
+            return _sentinel(url, timeout_seconds, options)
+        if url.startswith("unix://"):
+            del options["socket_connect_timeout"]
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=MAX_CONNECTIONS, timeout=timeout_seconds, **options
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"ONCEDROP_REDIS_URL: {exc}") from None
+    return Redis.from_pool(pool)
+
+
+def _sentinel(url: str, timeout_seconds: float, options: dict[str, Any]) -> RedisClient:
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service or not hosts:
+        raise ValueError("redis+sentinel:// needs hosts and the service's name")
+    nodes = [(h.partition(":")[0], int(h.partition(":")[2] or _SENTINEL_PORT))
+             for h in hosts.split(",")]  # fmt: skip
+    query = dict(parse_qsl(parts.query))
+    sentinel_options: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "password": query.get("sentinel_password"),
+    }
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        nodes, sentinel_kwargs=sentinel_options, **options
+    )
+    client: Redis = sentinel.master_for(
+        service,
+        db=int(db or 0),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        max_connections=MAX_CONNECTIONS,
+    )
+    return client

@@ -1,0 +1,129 @@
+"""How the store talks to Redis: scripts, single commands, pipelines; failures become one error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import NoScriptError, RedisError
+
+from oncedrop_common.drops import Drop, DropId
+from oncedrop_common.errors import StoreUnavailable
+from oncedrop_common.settings import Settings
+from oncedrop_common.store import keys
+from oncedrop_common.store.batch import Batch
+from oncedrop_common.store.client import RedisClient
+from oncedrop_common.store.records import parse_drop
+from oncedrop_common.store.scripts import ResultT, Script
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The times the scripts need, in seconds; see Settings for their meaning."""
+
+    upload: int
+    claim: int
+    claim_max: int
+    linger: int
+    tombstone: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Leases:
+        """The leases an operator chose."""
+        return cls(
+            upload=settings.upload_lease_seconds,
+            claim=settings.claim_lease_seconds,
+            claim_max=settings.claim_max_seconds,
+            linger=settings.linger_seconds,
+            tombstone=settings.tombstone_seconds,
+        )
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """RedisError and a dead connection become StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as exc:
+        raise StoreUnavailable("Redis does not answer.") from exc
+
+
+class StoreConnection:
+    """A client with its batch.
+
+    Every method may raise StoreUnavailable: nothing is known to have changed then.
+    """
+
+    def __init__(self, client: RedisClient, leases: Leases) -> None:
+        self.client = client
+        self.leases = leases
+        self._batch = Batch(client)
+
+    async def close(self) -> None:
+        """Send what waits and give the connections back."""
+        await self._batch.drain()
+        with contextlib.suppress(RedisError, OSError):
+            await self.client.aclose()
+
+    async def ping(self) -> None:
+        """Whether Redis answers.
+
+        Raises:
+            StoreUnavailable: It does not.
+        """
+        await self.call("PING")
+
+    async def now_ms(self) -> int:
+        """Redis' clock."""
+        with translated():
+            seconds, micros = await self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def note_due(self, drop: Drop | None) -> None:
+        """List a drop in the due index at the time its record tells, when there is time."""
+        if drop is not None:
+            self.cast("ZADD", keys.due(drop.drop_id), drop.due_ms, drop.drop_id)
+
+    def record_event(self, event: str, drop_id: DropId | None = None, **numbers: int) -> None:
+        """Append to the stream of events, when there is time; no names, no secrets."""
+        fields: list[str | int] = ["event", event]
+        if drop_id is not None:
+            fields += ["drop_id", drop_id]
+        for name, number in numbers.items():
+            fields += [name, number]
+        self.cast("XADD", keys.EVENTS, "MAXLEN", "~", keys.EVENTS_KEPT, "*", *fields)
+
+    def cast(self, *command: str | bytes | float) -> None:
+        """Send this command when there is time; for what sweeps can mend."""
+        self._batch.cast(*command)
+
+    async def run(
+        self, script: Script[ResultT], drop_id: DropId, *args: str | int
+    ) -> tuple[ResultT, Drop | None]:
+        """The word a script answers for this drop, and the record as it is afterwards."""
+        key = keys.drop(drop_id)
+        with translated():
+            try:
+                reply = await self._batch.call("EVALSHA", script.sha, 1, key, *args)
+            except NoScriptError:
+                reply = await self._batch.call("EVAL", script.source, 1, key, *args)
+        word, now_ms, flat = reply
+        drop = parse_drop(drop_id, int(now_ms), flat) if flat else None
+        return script.results(bytes(word).decode()), drop
+
+    async def call(self, *command: str | bytes | float) -> Any:
+        """Redis' reply to one command."""
+        with translated():
+            return await self._batch.call(*command)
+
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Redis' replies to many commands, in one round trip."""
+        if not commands:
+            return []
+        with translated():
+            pipeline = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return list(await pipeline.execute())

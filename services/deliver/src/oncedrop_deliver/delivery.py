@@ -1,0 +1,388 @@
+"""Serve, and delete: a response that sends a claimed file and then sees to its end.
+
+Nothing is deleted because `send` returned. The socket tells how much of the body the other
+side's kernel has acknowledged; only when the union of acknowledged ranges covers the file is the
+drop delivered and its file unlinked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope, Send
+
+from oncedrop_common.drops import ClaimHash, Drop
+from oncedrop_common.errors import BlobDamaged, OncedropError, RateLimited, StoreUnavailable
+from oncedrop_common.http.zero_copy import CONNECTION, ZERO_COPY, Connection, finished
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.store.scripts import Deliver, Lapse, RenewClaim
+from oncedrop_common.volume import Volume
+from oncedrop_deliver.claiming import Claiming
+from oncedrop_deliver.held import Held, boottime
+from oncedrop_deliver.ranges import Slice
+
+_log = structlog.get_logger()
+
+_RENEW_SECONDS = 1.0
+_RETRY_SECONDS = 0.5
+_MESSAGE_BYTES = 8 * 1024 * 1024
+_PLAIN_BYTES = 256 * 1024
+_POLL_FIRST_SECONDS = 0.0005
+_POLL_MOST_SECONDS = 0.05
+# After a connection has ended nothing more is acknowledged; what was in flight needs a moment.
+_LOST_GRACE_SECONDS = 0.2
+_PARALLEL_PER_CLAIM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a response begins with, and which part of the file follows."""
+
+    status: int
+    headers: Mapping[str, str]
+    part: Slice
+
+
+class _Progress:
+    """How far one response's body went.
+
+    Attributes:
+        handed_over: Bytes given to the kernel (or, without zero copy, to the transport).
+    """
+
+    def __init__(self, part: Slice, connection: Connection | None) -> None:
+        self.part = part
+        self.handed_over = 0
+        self._connection = connection
+        self._acknowledged = 0
+
+    def hand_over(self, count: int) -> None:
+        """The kernel took this many more bytes."""
+        self.handed_over += count
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes of the body that have arrived; never decreases."""
+        waiting = self._connection.unacknowledged() if self._connection else None
+        if waiting is not None:
+            self._acknowledged = max(self._acknowledged, self.handed_over - waiting)
+        return self._acknowledged
+
+    @property
+    def intervals(self) -> list[tuple[int, int]]:
+        """The part of the file that has arrived."""
+        count = self.acknowledged
+        return [(self.part.start, self.part.start + count)] if count > 0 else []
+
+
+class Delivery:
+    """Sends claimed files; one for the whole service."""
+
+    def __init__(
+        self, store: DropStore, volume: Volume, claiming: Claiming, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._volume = volume
+        self._claiming = claiming
+        self._metrics = metrics
+        self._running: dict[ClaimHash, int] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Give endings that still wait for Redis a moment; the janitor does the rest."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=_RENEW_SECONDS)
+        for task in self._endings:
+            task.cancel()
+
+    @contextlib.contextmanager
+    def place_for(self, claim_hash: ClaimHash) -> Iterator[None]:
+        """One of the few requests a claimant may run at a time.
+
+        Raises:
+            RateLimited: All places are taken.
+        """
+        running = self._running.get(claim_hash, 0)
+        if running >= _PARALLEL_PER_CLAIM:
+            raise RateLimited(
+                f"At most {_PARALLEL_PER_CLAIM} ranges at a time.", retry_after_seconds=1
+            )
+        self._running[claim_hash] = running + 1
+        try:
+            yield
+        finally:
+            if running := self._running[claim_hash] - 1:
+                self._running[claim_hash] = running
+            else:
+                del self._running[claim_hash]
+
+    async def send(self, held: Held, head: Head, scope: Scope, send: Send) -> None:
+        """Send this part of the file and see to the claim's end; closes the blob.
+
+        Raises:
+            ClientDisconnect: The connection ended first.
+            BlobDamaged: The file became shorter under our hands; the answer was cut.
+        """
+        connection: Connection | None = scope["extensions"].get(CONNECTION)
+        progress = _Progress(head.part, connection)
+        with contextlib.ExitStack() as stack:
+            stack.callback(held.blob.close)
+            if connection is not None:
+                stack.enter_context(connection.held())
+            transfer = asyncio.create_task(self._transfer(held, head, progress, scope, send))
+            try:
+                await self._watch(held, progress, transfer, connection)
+                whole = await transfer
+            finally:
+                if not transfer.done():
+                    transfer.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, OncedropError, OSError):
+                        await transfer
+                ending = asyncio.create_task(self._end(held, progress))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+                await asyncio.shield(ending)
+            if not whole:
+                raise ClientDisconnect
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # Serve.
+
+    async def _transfer(
+        self, held: Held, head: Head, progress: _Progress, scope: Scope, send: Send
+    ) -> bool:
+        """Send head and body, then wait until all of it was acknowledged.
+
+        Returns:
+            Whether all of it was.
+        """
+        connection = scope["extensions"].get(CONNECTION)
+        if connection is not None and connection.lost:
+            return False
+        raw = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in head.headers.items()
+        ]
+        await send({"type": "http.response.start", "status": head.status, "headers": raw})
+        began = time.monotonic()
+        try:
+            if ZERO_COPY in scope["extensions"]:
+                await self._send_in_kernel(held, progress, send)
+            else:
+                await self._send_plainly(held, progress, send)
+        except EOFError as exc:
+            raise BlobDamaged("The file became shorter.", drop_id=held.drop_id) from exc
+        if progress.handed_over < progress.part.length:
+            return False
+        whole = await self._acknowledged(progress, connection)
+        self._metrics.transferred("out", time.monotonic() - began)
+        return whole
+
+    async def _send_in_kernel(self, held: Held, progress: _Progress, send: Send) -> None:
+        body_at = held.blob.header.body_offset
+        part = progress.part
+
+        while progress.handed_over < part.length:
+            count = min(part.length - progress.handed_over, _MESSAGE_BYTES)
+            before = progress.handed_over
+            message: dict[str, Any] = {
+                "type": ZERO_COPY,
+                "file": held.blob.fd,
+                "offset": body_at + part.start + progress.handed_over,
+                "count": count,
+                "more_body": True,
+                "permit": held.alive,
+                "handed_over": progress.hand_over,
+            }
+            await send(message)
+            if progress.handed_over - before < count:
+                return
+
+    async def _send_plainly(self, held: Held, progress: _Progress, send: Send) -> None:
+        body_at = held.blob.header.body_offset
+        part = progress.part
+        while progress.handed_over < part.length and held.alive():
+            offset = part.start + progress.handed_over
+            count = min(part.end - offset, _PLAIN_BYTES)
+            chunk = await finished(os.pread, held.blob.fd, count, body_at + offset)
+            if not chunk:
+                raise EOFError
+            if not held.alive():
+                return
+            progress.hand_over(len(chunk))
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def _acknowledged(self, progress: _Progress, connection: Connection | None) -> bool:
+        """Wait until the other side's kernel has everything, head included."""
+        if connection is None:
+            # Nothing can be known: the lease ends the claim, and the file goes with it.
+            return True
+        pause = _POLL_FIRST_SECONDS
+        lost_at: float | None = None
+        while connection.unacknowledged() != 0:
+            if connection.lost:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > _LOST_GRACE_SECONDS:
+                    return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _POLL_MOST_SECONDS)
+        return progress.acknowledged == progress.part.length
+
+    async def _watch(
+        self,
+        held: Held,
+        progress: _Progress,
+        transfer: asyncio.Task[bool],
+        connection: Connection | None,
+    ) -> None:
+        """Renew the lease while bytes flow; cut the transfer when the claim is over."""
+        last = 0
+        while True:
+            await asyncio.wait({transfer}, timeout=_RENEW_SECONDS)
+            if transfer.done():
+                return
+            acknowledged = progress.acknowledged
+            over = not held.alive()
+            # Redis away: the lease that was granted still holds, so go on until it ends.
+            with contextlib.suppress(StoreUnavailable):
+                result = await self._renew(held, progress, progressed=acknowledged > last)
+                over = over or result is not RenewClaim.RENEWED
+                last = acknowledged
+            if over:
+                _log.info("transfer_cut", drop_id=held.drop_id, acknowledged_bytes=acknowledged)
+                if connection is not None:
+                    connection.reset()
+                transfer.cancel()
+                raise ClientDisconnect
+
+    async def _renew(self, held: Held, progress: _Progress, *, progressed: bool) -> RenewClaim:
+        for _ in range(2):
+            asked_at = boottime()
+            result, drop = await self._store.renew_claim(
+                held.drop_id, held.claim_hash, progress.intervals, progressed=progressed
+            )
+            self._metrics.arrow("renew_claim", result)
+            if result is RenewClaim.RENEWED and drop is not None:
+                held.extend(drop, asked_at)
+            if result is not RenewClaim.UNKNOWN:
+                return result
+            await self._remember(held)
+        return RenewClaim.UNKNOWN
+
+    async def _remember(self, held: Held) -> None:
+        """Redis forgot the drop; this request holds its file, which proves the claim.
+
+        With several downloads only Redis counts, and it counts anew.
+        """
+        result, _ = await self._store.rebuild(
+            held.drop_id, held.meta, held.claim_hash if held.single else None
+        )
+        self._metrics.arrow("rebuild", result)
+        if not held.single:
+            await self._store.claim(
+                held.drop_id,
+                held.claim_hash,
+                held.request_id,
+                password_verified=True,
+                confirmed=True,
+            )
+
+    # Delete.
+
+    async def _end(self, held: Held, progress: _Progress) -> None:
+        """See to the claim after a response ended, for whatever reason."""
+        sent_nothing = progress.handed_over == 0 and progress.part.length > 0
+        if sent_nothing:
+            await self._claiming.undo(held)
+            return
+        while True:
+            try:
+                await self._settle(held, progress)
+            except StoreUnavailable:
+                # What arrived is known only here: keep trying as long as the lease may last.
+                if not held.alive():
+                    _log.warning("ending_left_to_sweep", drop_id=held.drop_id)
+                    return
+                await asyncio.sleep(_RETRY_SECONDS)
+            except OncedropError as exc:
+                _log.warning("ending_left_to_sweep", drop_id=held.drop_id, problem=exc.slug)
+                return
+            else:
+                return
+
+    async def _settle(self, held: Held, progress: _Progress) -> None:
+        arrived = progress.acknowledged == progress.part.length
+        if not arrived and held.meta.resume:
+            await self._renew(held, progress, progressed=progress.acknowledged > 0)
+            return
+        if arrived:
+            result, drop = await self._deliver(held, progress)
+            match result:
+                case Deliver.DELIVERED:
+                    await self._unlink(held, "drop_delivered")
+                    return
+                case Deliver.LINGERING if drop is not None:
+                    await self._finish_lingering(held, progress, drop)
+                    return
+                case Deliver.PARTIAL if held.meta.resume:
+                    return
+                case Deliver.COUNTED:
+                    return
+        if not held.meta.resume:
+            lapsed, drop = await self._store.lapse(
+                held.drop_id, held.claim_hash, revision=None, place="claimed", at_once=True
+            )
+            self._metrics.arrow("lapse", lapsed)
+            await self._finish_lapse(held, lapsed, drop)
+
+    async def _deliver(self, held: Held, progress: _Progress) -> tuple[Deliver, Drop | None]:
+        for _ in range(2):
+            result, drop = await self._store.deliver(
+                held.drop_id, held.claim_hash, progress.intervals
+            )
+            self._metrics.arrow("deliver", result)
+            if result is not Deliver.UNKNOWN:
+                return result, drop
+            await self._remember(held)
+        return result, drop
+
+    async def _finish_lapse(self, held: Held, lapsed: Lapse, drop: Drop | None) -> None:
+        if lapsed in (Lapse.INTERRUPTED, Lapse.DELIVERED):
+            await self._unlink(held, f"drop_{lapsed.lower()}")
+        elif lapsed is Lapse.RESTORE and drop is not None:
+            await asyncio.to_thread(self._volume.give_back, held.drop_id, held.claim_hash)
+            restored = await self._store.restore(
+                held.drop_id, held.claim_hash, revision=drop.revision
+            )
+            self._metrics.arrow("restore", restored)
+
+    async def _finish_lingering(self, held: Held, progress: _Progress, drop: Drop) -> None:
+        """Come back when the linger time is over; the due pass would, if this process ended."""
+        claim = drop.claim(held.claim_hash)
+        wait_ms = claim.deadline_ms - drop.now_ms if claim else 0
+        task = asyncio.create_task(self._after_linger(held, progress, wait_ms / 1000))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _after_linger(self, held: Held, progress: _Progress, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(OncedropError):
+            await self._settle(held, progress)
+
+    async def _unlink(self, held: Held, event: str) -> None:
+        if held.single:
+            freed = await asyncio.to_thread(
+                self._volume.unlink_claimed, held.drop_id, held.claim_hash
+            )
+        else:
+            freed = await asyncio.to_thread(self._volume.unlink, held.drop_id)
+        self._store.freed(freed)
+        _log.info(event, drop_id=held.drop_id, freed_bytes=freed)

@@ -1,0 +1,84 @@
+"""The page for who looks: what it is, how long it stays, and a button that takes it."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from oncedrop_common.drops import Drop, DropMeta
+from oncedrop_common.errors import RequestInvalid
+from oncedrop_common.pages import Pages
+from oncedrop_common.tokens import is_secret, mint
+
+_FORM_BYTES = 8 * 1024
+_FORM_FIELDS = 10
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+def landing_page(
+    pages: Pages, request: Request, drop: Drop, meta: DropMeta, status: int = 200, error: str = ""
+) -> Response:
+    """The landing page of a drop that can be had.
+
+    Of a drop with a password it does not tell the name: that is for who knows the password.
+    The form carries a claim id, so that a double click or a repeated POST is one claim.
+    """
+    return pages.render(
+        request,
+        "landing.html",
+        status,
+        name="" if meta.password_hash else meta.name,
+        size=meta.size,
+        seconds_left=(meta.expires_ms - drop.now_ms) / 1000,
+        expires_ms=meta.expires_ms,
+        downloads_left=drop.downloads_left,
+        password=bool(meta.password_hash),
+        resumable=meta.resume,
+        claim_id=mint(),
+        error=error,
+    )
+
+
+class LandingForm:
+    """What the landing page's form sends, or a program's POST.
+
+    Attributes:
+        claim_id: The one the page was made with, or a fresh one.
+        password: None when the form has none.
+    """
+
+    def __init__(self, claim_id: str, password: str | None) -> None:
+        self.claim_id = claim_id
+        self.password = password
+
+    @classmethod
+    async def read(cls, request: Request) -> LandingForm:
+        """Read the body of a POST.
+
+        Raises:
+            RequestInvalid: Another type, too long, or not a form.
+        """
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _FORM_BYTES:
+                raise RequestInvalid("The form is too long.")
+        media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip()
+        if body and media_type.lower() != _FORM_TYPE:
+            raise RequestInvalid(f"The form must be {_FORM_TYPE}.")
+        try:
+            pairs = parse_qsl(
+                body.decode("ascii"),
+                keep_blank_values=True,
+                max_num_fields=_FORM_FIELDS,
+                errors="strict",
+            )
+        except ValueError as exc:
+            raise RequestInvalid("The form cannot be read.") from exc
+        fields = dict(pairs)
+        claim_id = fields.get("claim", "")
+        if claim_id and not is_secret(claim_id):
+            raise RequestInvalid("The claim id is not well-formed.", field="claim")
+        return cls(claim_id or mint(), fields.get("password"))

@@ -1,0 +1,228 @@
+"""`/d/<token>` and `/c/<drop id>.<claim id>/<name>`: who looks, who takes, who comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from oncedrop_common.drops import Drop, DropId, DropState
+from oncedrop_common.errors import LinkUnknown, PasswordNeeded
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.pages import Pages
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.tokens import claim_hash, drop_id, is_secret, mint
+from oncedrop_deliver.claiming import Claiming, ConfirmNeeded, refusal
+from oncedrop_deliver.delivery import Delivery, Head
+from oncedrop_deliver.download_headers import (
+    CLAIM_COOKIE,
+    claim_cookie,
+    claim_headers,
+    claim_path,
+    file_headers,
+    parse_claim,
+)
+from oncedrop_deliver.guarding import PasswordGuard, basic_password
+from oncedrop_deliver.held import Held, boottime
+from oncedrop_deliver.landing import LandingForm, landing_page
+from oncedrop_deliver.looking import Look, why_looking
+from oncedrop_deliver.ranges import (
+    NotModified,
+    Slice,
+    claim_etag,
+    claim_ids_in_conditions,
+    conditional,
+    select,
+)
+
+
+class FileResponse(Response):
+    """Sends what a claimant holds; the body is Delivery's work."""
+
+    def __init__(self, delivery: Delivery, held: Held, head: Head) -> None:
+        super().__init__()
+        self._delivery = delivery
+        self._held = held
+        self._head = head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send head and file."""
+        with self._delivery.place_for(self._held.claim_hash):
+            await self._delivery.send(self._held, self._head, scope, send)
+
+
+class Links:
+    """The endpoints of both kinds of link."""
+
+    def __init__(
+        self,
+        *,
+        store: DropStore,
+        claiming: Claiming,
+        delivery: Delivery,
+        guard: PasswordGuard,
+        pairing: Pairing,
+        pages: Pages,
+        metrics: Metrics,
+        secure: bool,
+    ) -> None:
+        self._store = store
+        self._claiming = claiming
+        self._delivery = delivery
+        self._guard = guard
+        self._pairing = pairing
+        self._pages = pages
+        self._metrics = metrics
+        self._secure = secure
+
+    # /d/<token>
+
+    async def link(self, request: Request) -> Response:
+        """HEAD and looking GETs change nothing; other GETs take and serve; POST takes."""
+        token = request.path_params["token"]
+        if not is_secret(token):
+            raise LinkUnknown("There is no such link.")
+        wanted = drop_id(token)
+        request.state.drop_id = wanted
+        self._pairing.require()
+        if request.method == "POST":
+            return await self._take_by_form(request, wanted)
+        if request.method == "HEAD":
+            return await self._head(wanted)
+        why = why_looking(request.headers)
+        if why is not None:
+            self._metrics.looked(why)
+            return await self._landing(request, wanted)
+        return await self._take(request, token, wanted)
+
+    async def _landing(self, request: Request, wanted: DropId) -> Response:
+        drop = await self._claiming.look(wanted)
+        if drop.meta is None:
+            raise refusal(drop)
+        return landing_page(self._pages, request, drop, drop.meta)
+
+    async def _head(self, wanted: DropId) -> Response:
+        drop = await self._claiming.look(wanted)
+        if drop.meta is None:
+            raise refusal(drop)
+        if drop.meta.password_hash:
+            raise PasswordNeeded("The file has a password.", drop_id=wanted)
+        return Response(headers=file_headers(drop.meta, _whole(drop.meta.size)))
+
+    async def _take(self, request: Request, token: str, wanted: DropId) -> Response:
+        request_id = mint()
+        password = basic_password(request)
+        given_back = _claim_ids(request)
+        verified = False
+        if given_back or password is not None or conditional(request.headers):
+            drop = await self._store.read(wanted)
+            claimant = await self._claiming.claimant_of(drop, wanted, given_back)
+            if claimant is not None:
+                return await self._resume(request, wanted, claimant, token=token)
+            drop = await self._claiming.look(wanted)
+            if drop.meta is not None:
+                # Answers that need no file are given before anything is claimed.
+                chosen = select(request.method, request.headers, size=drop.meta.size, etag=None)
+                if drop.meta.password_hash:
+                    await self._guard.verify(drop, drop.meta.password_hash, password)
+                    verified = True
+                if isinstance(chosen, NotModified):
+                    return Response(status_code=304)
+        try:
+            held = await self._claiming.take(
+                wanted, mint(), request_id, verified=verified, confirmed=False
+            )
+        except ConfirmNeeded:
+            self._metrics.looked(Look.CONFIRM)
+            return await self._landing(request, wanted)
+        return await self._answer(request, held, token=token)
+
+    async def _take_by_form(self, request: Request, wanted: DropId) -> Response:
+        form = await LandingForm.read(request)
+        password = form.password if form.password is not None else basic_password(request)
+        verified = False
+        drop = await self._store.read(wanted)
+        if drop is None or drop.state in (DropState.READY, DropState.UPLOADING):
+            drop = await self._claiming.look(wanted)
+            if drop.meta is not None and drop.meta.password_hash:
+                await self._guard.verify(drop, drop.meta.password_hash, password)
+                verified = True
+        # A POST serves nothing: the request that follows it opens the claim.
+        drop = await self._claiming.begin(
+            wanted, form.claim_id, request_id="", verified=verified, confirmed=True
+        )
+        name = drop.meta.name if drop.meta else ""
+        return RedirectResponse(claim_path(wanted, form.claim_id, name), 303)
+
+    # /c/<drop id>.<claim id>/<name>
+
+    async def claim(self, request: Request) -> Response:
+        """Serve or resume for the claimant, whatever Accept says; HEAD changes nothing."""
+        wanted, claim_id = parse_claim(request.path_params["claim"])
+        request.state.drop_id = wanted
+        self._pairing.require()
+        if request.method == "HEAD":
+            return await self._claim_head(wanted, claim_id)
+        return await self._resume(request, wanted, claim_id, token=None)
+
+    async def _claim_head(self, wanted: DropId, claim_id: str) -> Response:
+        drop = await self._store.read(wanted)
+        if drop is None:
+            raise LinkUnknown("There is no such link.", drop_id=wanted)
+        claim = drop.claim(claim_hash(claim_id))
+        if drop.meta is None or claim is None or claim.closed:
+            raise refusal(drop)
+        headers = file_headers(drop.meta, _whole(drop.meta.size))
+        url = claim_path(wanted, claim_id, drop.meta.name)
+        return Response(headers=headers | claim_headers(claim_id, url))
+
+    async def _resume(
+        self, request: Request, wanted: DropId, claim_id: str, *, token: str | None
+    ) -> Response:
+        held = await self._claiming.resume(wanted, claim_id, mint())
+        return await self._answer(request, held, token=token)
+
+    async def _answer(self, request: Request, held: Held, *, token: str | None) -> Response:
+        """The response for who holds the file: all of it, or the part that was asked for.
+
+        Raises:
+            ConditionFailed, RangeUnsatisfiable: Nothing was sent, and nothing is used up.
+        """
+        etag = claim_etag(held.claim_id)
+        url = claim_path(held.drop_id, held.claim_id, held.meta.name)
+        known = claim_headers(held.claim_id, url)
+        try:
+            chosen = select(request.method, request.headers, size=held.meta.size, etag=etag)
+            if isinstance(chosen, NotModified):
+                held.blob.close()
+                return Response(status_code=304, headers=known)
+            headers = file_headers(held.meta, chosen) | known
+            if token is not None:
+                headers["Set-Cookie"] = claim_cookie(
+                    held.claim_id,
+                    token=token,
+                    lease_seconds=int(held.deadline - boottime()),
+                    secure=self._secure or request.url.scheme == "https",
+                )
+            if isinstance(chosen, Slice):
+                head = Head(206, headers, chosen)
+            else:
+                head = Head(200, headers, Slice(0, held.meta.size))
+            return FileResponse(self._delivery, held, head)
+        except BaseException:
+            held.blob.close()
+            await asyncio.shield(self._claiming.undo(held))
+            raise
+
+
+def _whole(size: int) -> Slice:
+    return Slice(0, size)
+
+
+def _claim_ids(request: Request) -> list[str]:
+    """Claim ids a client gives back with the link: cookie, If-Range, If-Match."""
+    cookie = request.cookies.get(CLAIM_COOKIE, "")
+    return ([cookie] if is_secret(cookie) else []) + claim_ids_in_conditions(request.headers)
