@@ -10,14 +10,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from oncedrop_common.errors import PasswordNeeded, PasswordWrong, RateLimited, RequestError
+from oncedrop_common.errors import (
+    OncedropError,
+    PasswordNeeded,
+    PasswordWrong,
+    RateLimited,
+    RequestError,
+)
 from oncedrop_common.health import observability_routes
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
 from oncedrop_common.pages import Pages, static_routes
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.passwords import Passwords
-from oncedrop_common.problems import Problems
+from oncedrop_common.problems import PageMaker, Problems
 from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
@@ -73,6 +79,10 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         ],
         lifespan=lifespan,
     )
-    overrides = {PasswordNeeded: password_page, PasswordWrong: password_page}
-    install(app, metrics, Problems(pages, {**overrides, RateLimited: password_page}))
+    overrides: dict[type[OncedropError], PageMaker] = {
+        PasswordNeeded: password_page,
+        PasswordWrong: password_page,
+        RateLimited: password_page,
+    }
+    install(app, metrics, Problems(pages, overrides))
     return app

@@ -105,7 +105,7 @@ class Delivery:
             task.cancel()
 
     @contextlib.contextmanager
-    def place_for(self, claim_hash: ClaimHash) -> Iterator[None]:
+    def _place_for(self, claim_hash: ClaimHash) -> Iterator[None]:
         """One of the few requests a claimant may run at a time.
 
         Raises:
@@ -131,11 +131,13 @@ class Delivery:
         Raises:
             ClientDisconnect: The connection ended first.
             BlobDamaged: The file became shorter under our hands; the answer was cut.
+            RateLimited: The claimant runs too many requests already.
         """
         connection: Connection | None = scope["extensions"].get(CONNECTION)
         progress = _Progress(head.part, connection)
         with contextlib.ExitStack() as stack:
             stack.callback(held.blob.close)
+            stack.enter_context(self._place_for(held.claim_hash))
             if connection is not None:
                 stack.enter_context(connection.held())
             transfer = asyncio.create_task(self._transfer(held, head, progress, scope, send))

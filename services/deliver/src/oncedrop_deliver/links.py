@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from oncedrop_common.drops import Drop, DropId, DropState
+from oncedrop_common.drops import DropId, DropState
 from oncedrop_common.errors import LinkUnknown, PasswordNeeded
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.pages import Pages
@@ -32,6 +32,7 @@ from oncedrop_deliver.looking import Look, why_looking
 from oncedrop_deliver.ranges import (
     NotModified,
     Slice,
+    Whole,
     claim_etag,
     claim_ids_in_conditions,
     conditional,
@@ -50,8 +51,8 @@ class FileResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send head and file."""
-        with self._delivery.place_for(self._held.claim_hash):
-            await self._delivery.send(self._held, self._head, scope, send)
+        del receive  # a GET's body is of no interest
+        await self._delivery.send(self._held, self._head, scope, send)
 
 
 class Links:
@@ -110,7 +111,7 @@ class Links:
             raise refusal(drop)
         if drop.meta.password_hash:
             raise PasswordNeeded("The file has a password.", drop_id=wanted)
-        return Response(headers=file_headers(drop.meta, _whole(drop.meta.size)))
+        return Response(headers=file_headers(drop.meta, Whole()))
 
     async def _take(self, request: Request, token: str, wanted: DropId) -> Response:
         request_id = mint()
@@ -175,7 +176,7 @@ class Links:
         claim = drop.claim(claim_hash(claim_id))
         if drop.meta is None or claim is None or claim.closed:
             raise refusal(drop)
-        headers = file_headers(drop.meta, _whole(drop.meta.size))
+        headers = file_headers(drop.meta, Whole())
         url = claim_path(wanted, claim_id, drop.meta.name)
         return Response(headers=headers | claim_headers(claim_id, url))
 
@@ -216,10 +217,6 @@ class Links:
             held.blob.close()
             await asyncio.shield(self._claiming.undo(held))
             raise
-
-
-def _whole(size: int) -> Slice:
-    return Slice(0, size)
 
 
 def _claim_ids(request: Request) -> list[str]:

@@ -23,7 +23,9 @@ STOP_GRACE_SECONDS = 20
 # A large append-only file takes a while to load.
 VALKEY_START_SECONDS = 300
 READY_SECONDS = 30
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
+# `timeout` and the like tell both make and us, and make tells us once more: that is one stop.
+_ONE_STOP_SECONDS = 1
 
 T = TypeVar("T")
 
@@ -87,6 +89,7 @@ class _Stack:
         self.lock = lock
         self.told_to_stop = asyncio.Event()
         self.hurry = asyncio.Event()
+        self.told_at = 0.0
 
     async def run(self, commands: dict[str, list[str]]) -> int:
         loop = asyncio.get_running_loop()
@@ -99,10 +102,7 @@ class _Stack:
             await self._unless_ended(asyncio.Event().wait())
         except _Ended as end:
             if end.child:
-                how = end.child.how_it_ended()
-                self._say(
-                    f"{end.child.name} ended by itself ({how}); stopping the rest", sys.stderr
-                )
+                self._say(self._why_ended(end.child), sys.stderr)
                 return 1
             self._say("stopping; uploads in progress get a moment (Ctrl-C again: none)")
         finally:
@@ -120,9 +120,12 @@ class _Stack:
             self._say(f"{name} is not ready yet ({reason}); see its lines above", sys.stderr)
 
     def _on_signal(self) -> None:
-        if self.told_to_stop.is_set():
+        now = asyncio.get_running_loop().time()
+        if not self.told_to_stop.is_set():
+            self.told_to_stop.set()
+            self.told_at = now
+        elif now - self.told_at > _ONE_STOP_SECONDS:
             self.hurry.set()
-        self.told_to_stop.set()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work, unless the stack has to stop meanwhile.
