@@ -1,0 +1,46 @@
+"""One deliver process for all tests of this folder that need no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.volume import Volume
+from support.services import Service, running
+
+
+@pytest.fixture(scope="session")
+def shared_volume_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the session's volume."""
+    return tmp_path_factory.mktemp("shared") / "volume"
+
+
+@pytest.fixture
+async def volume(store: DropStore, shared_volume_dir: Path) -> Volume:
+    """The session's volume, paired with an emptied Redis."""
+    volume = Volume(shared_volume_dir)
+    volume.make_root()
+    await Pairing(store, volume, ephemeral=False).check()
+    return volume
+
+
+@pytest.fixture(scope="session")
+def deliver_process(
+    redis_server: str, shared_volume_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The session's deliver; most tests want deliver."""
+    Volume(shared_volume_dir).make_root()
+    log = tmp_path_factory.mktemp("logs") / "deliver.log"
+    with running("deliver", redis_server, shared_volume_dir, log) as service:
+        yield service
+
+
+@pytest.fixture
+def deliver(deliver_process: Service, volume: Volume) -> Service:
+    """A running deliver whose Redis and volume hold nothing of other tests' business."""
+    del volume  # paired before the first request
+    return deliver_process
