@@ -28,7 +28,11 @@ class Settings(BaseSettings):
     """What an operator can choose."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, hide_input_in_errors=True, extra="forbid"
+        env_prefix=PREFIX,
+        frozen=True,
+        hide_input_in_errors=True,
+        extra="forbid",
+        env_ignore_empty=True,
     )
 
     data_dir: Path = Field(
