@@ -1,4 +1,4 @@
-"""One deliver process for all tests of this folder that need no more."""
+"""One deliver process for all tests of this folder that need no more, once for each way to send."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ async def volume(store: DropStore, shared_volume_dir: Path) -> Volume:
     return volume
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["zero_copy", "plain"])
 def deliver_process(
-    redis_server: str, shared_volume_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    redis_server: str,
+    shared_volume_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
     """The session's deliver; most tests want deliver."""
     Volume(shared_volume_dir).make_root()
     log = tmp_path_factory.mktemp("logs") / "deliver.log"
-    with running("deliver", redis_server, shared_volume_dir, log) as service:
+    zero_copy = "1" if request.param == "zero_copy" else "0"
+    with running("deliver", redis_server, shared_volume_dir, log, zero_copy=zero_copy) as service:
         yield service
 
 

@@ -973,6 +973,19 @@ async def test_a_burnt_download_of_several_is_used_up_and_a_restored_one_is_not(
         assert await s.claim() == "CLOSED"
 
 
+async def test_claims_of_several_that_sent_no_byte_do_not_use_the_drop_up(
+    store: DropStore,
+) -> None:
+    """Servers died between the claims and their first bytes; the file never moves here."""
+    s = await scene(store, "claimed", max_downloads=2)
+    assert await s.claim(B) == "CLAIMED"
+    await _end_lease(s)
+    for claim_hash in (A, B):
+        await s.lapse(claim_hash, place="blobs")
+    drop = await s.record()
+    assert (drop.state, drop.downloads_left) == (DropState.READY, 2)
+
+
 async def test_a_claim_rebuilt_from_the_volume_is_burnt_when_it_lapses(store: DropStore) -> None:
     for if_interrupted in IfInterrupted:
         s = await scene(store, "absent", if_interrupted=if_interrupted)

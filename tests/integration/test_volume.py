@@ -9,7 +9,6 @@ import stat
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -244,6 +243,26 @@ def test_a_file_that_moves_on_while_it_is_deleted_is_deleted_too(volume: Volume)
         assert _race([move_on, delete])[1]
         part.close()
         volume.unlink(DROP)
+
+
+@pytest.mark.parametrize("look", ["find", "unlink"])
+def test_a_file_that_is_given_back_while_it_is_looked_for_is_not_missed(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """The one move against the order: a sweep would lose, a deletion forget, a drop like that."""
+    _put(volume, Place.CLAIMED)
+    listdir = os.listdir
+
+    def given_back_before(path: str | Path) -> list[str]:
+        volume.give_back(DROP, A)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", given_back_before)
+    if look == "find":
+        assert [f.place for f in volume.find(DROP)] == [Place.BLOBS]
+    else:
+        assert volume.unlink(DROP) == HEADER_BYTES + len(BODY)
+        assert _files(volume) == set()
 
 
 def test_unlink_claimed_removes_this_claims_file_only(volume: Volume) -> None:
@@ -594,12 +613,16 @@ def test_a_full_volume_still_lets_blobs_be_taken_and_deleted(tmp_path: Path) -> 
         assert volume.unlink(DROP) > 0
 
 
+def _fill(volume: Volume) -> None:
+    for n in range(300):
+        volume.create_part(DropId(f"{n:032x}")).close()
+
+
 def test_a_volume_without_inodes_is_full(tmp_path: Path) -> None:
     with _mounted(tmp_path / "small", "size=4m,nr_inodes=270"):
         volume = _make(tmp_path / "small")
-        ids = (DropId(f"{n:032x}") for n in range(300))
         with pytest.raises(VolumeFull):
-            deque((volume.create_part(drop_id).close() for drop_id in ids), maxlen=0)
+            _fill(volume)
         with pytest.raises(VolumeFull):
             volume.probe_clock_ms()
         with pytest.raises(VolumeFull):

@@ -123,6 +123,7 @@ class Pairing:
             if paired_id is not None and not self._ephemeral:
                 raise VolumeUnavailable("Redis belongs to another volume; see POST /sweep?force=1.")
             marker = await self._make()
+            self._layout_made = False
             if paired_id is not None:
                 await self._store.pair(marker.volume_id, replace=True)
                 paired_id = marker.volume_id

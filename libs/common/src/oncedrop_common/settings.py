@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     ephemeral_volume: bool = Field(
         False, description="An emptied volume is normal: its records become tombstones at start"
     )
+    zero_copy: bool = Field(
+        True, description="Files are sent by the kernel; off: through Python, where sendfile fails"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged"
     )

@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -462,26 +462,35 @@ class Volume:
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        found = []
-        for place, path in (
-            (Place.INCOMING, self._part_path(drop_id)),
-            (Place.BLOBS, self._blob_path(drop_id)),
-        ):
-            with contextlib.suppress(FileNotFoundError), _translated():
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode):
-                    found.append(_found(place, drop_id, None, status))
+        return self.find_many([drop_id])[drop_id]
+
+    def find_many(self, drop_ids: Iterable[DropId]) -> dict[DropId, list[FoundFile]]:
+        """Every file of each of these drops, as find; lists claimed/ once for all of them.
+
+        Raises:
+            VolumeUnavailable: The volume fails.
+        """
+        files: dict[DropId, list[FoundFile]] = {drop_id: [] for drop_id in drop_ids}
+        for drop_id, found in files.items():
+            for place, path in (
+                (Place.INCOMING, self._part_path(drop_id)),
+                (Place.BLOBS, self._blob_path(drop_id)),
+            ):
+                with contextlib.suppress(FileNotFoundError), _translated():
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        found.append(_found(place, drop_id, None, status))
         with _must_exist():
             names = os.listdir(self.claimed_folder)
         for name in names:
             match = _CLAIMED_NAME.fullmatch(name)
-            if match and match[1] == drop_id:
-                claim_hash = ClaimHash(match[2])
+            if match and DropId(match[1]) in files:
+                drop_id, claim_hash = DropId(match[1]), ClaimHash(match[2])
                 with contextlib.suppress(FileNotFoundError), _translated():
                     status = self._claimed_path(drop_id, claim_hash).lstat()
                     if stat.S_ISREG(status.st_mode):
-                        found.append(_found(Place.CLAIMED, drop_id, claim_hash, status))
-        return found
+                        files[drop_id].append(_found(Place.CLAIMED, drop_id, claim_hash, status))
+        return files
 
     def unlink(self, drop_id: DropId) -> int:
         """Remove every file of this drop, in the order in which files move.

@@ -7,7 +7,6 @@ from operator import attrgetter
 from starlette.types import ASGIApp
 
 from oncedrop_common.http.server import run_main
-from oncedrop_common.http.zero_copy import ZeroCopyProtocol
 from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
@@ -19,4 +18,4 @@ def _create(settings: Settings) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    run_main("deliver", _create, attrgetter("deliver_port"), http=ZeroCopyProtocol)
+    run_main("deliver", _create, attrgetter("deliver_port"))

@@ -63,7 +63,14 @@ class _Progress:
         self.part = part
         self.handed_over = 0
         self._connection = connection
-        self._acknowledged = 0
+        self._body_at: int | None = None
+        self._arrived = -1
+
+    async def begin(self) -> None:
+        """The head is written: from here on the stream is the body."""
+        if self._connection is not None:
+            await self._connection.flushed()
+            self._body_at = self._connection.position()
 
     def hand_over(self, count: int) -> None:
         """The kernel took this many more bytes."""
@@ -72,10 +79,16 @@ class _Progress:
     @property
     def acknowledged(self) -> int:
         """Bytes of the body that have arrived; never decreases."""
-        waiting = self._connection.unacknowledged() if self._connection else None
-        if waiting is not None:
-            self._acknowledged = max(self._acknowledged, self.handed_over - waiting)
-        return self._acknowledged
+        now = self._connection.acknowledged() if self._connection else None
+        if now is not None and self._body_at is not None:
+            # Negative until the head has arrived.
+            self._arrived = max(self._arrived, now - self._body_at)
+        return min(max(self._arrived, 0), self.handed_over)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the body has arrived, the head before it included."""
+        return self.acknowledged == self.part.length and self._arrived >= 0
 
     @property
     def intervals(self) -> list[tuple[int, int]]:
@@ -174,12 +187,13 @@ class Delivery:
             (name.lower().encode(), value.encode("latin-1")) for name, value in head.headers.items()
         ]
         await send({"type": "http.response.start", "status": head.status, "headers": raw})
+        await progress.begin()
         began = time.monotonic()
         try:
             if ZERO_COPY in scope["extensions"]:
                 await self._send_in_kernel(held, progress, send)
             else:
-                await self._send_plainly(held, progress, send)
+                await self._send_plainly(held, progress, send, connection)
         except EOFError as exc:
             raise BlobDamaged("The file became shorter.", drop_id=held.drop_id) from exc
         if progress.handed_over < progress.part.length:
@@ -208,7 +222,9 @@ class Delivery:
             if progress.handed_over - before < count:
                 return
 
-    async def _send_plainly(self, held: Held, progress: _Progress, send: Send) -> None:
+    async def _send_plainly(
+        self, held: Held, progress: _Progress, send: Send, connection: Connection | None
+    ) -> None:
         body_at = held.blob.header.body_offset
         part = progress.part
         while progress.handed_over < part.length and held.alive():
@@ -217,26 +233,26 @@ class Delivery:
             chunk = await finished(os.pread, held.blob.fd, count, body_at + offset)
             if not chunk:
                 raise EOFError
-            if not held.alive():
+            if not held.alive() or (connection is not None and connection.lost):
                 return
             progress.hand_over(len(chunk))
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def _acknowledged(self, progress: _Progress, connection: Connection | None) -> bool:
-        """Wait until the other side's kernel has everything, head included."""
+        """Wait until the other side's kernel has the whole body, or never will."""
         if connection is None:
             # Nothing can be known: the lease ends the claim, and the file goes with it.
             return True
         pause = _POLL_FIRST_SECONDS
         lost_at: float | None = None
-        while connection.unacknowledged() != 0:
+        while not progress.complete:
             if connection.lost:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > _LOST_GRACE_SECONDS:
                     return False
             await asyncio.sleep(pause)
             pause = min(pause * 2, _POLL_MOST_SECONDS)
-        return progress.acknowledged == progress.part.length
+        return True
 
     async def _watch(
         self,
@@ -301,8 +317,7 @@ class Delivery:
 
     async def _end(self, held: Held, progress: _Progress) -> None:
         """See to the claim after a response ended, for whatever reason."""
-        sent_nothing = progress.handed_over == 0 and progress.part.length > 0
-        if sent_nothing:
+        if progress.handed_over == 0 and not progress.complete:
             await self._claiming.undo(held)
             return
         while True:
@@ -321,29 +336,23 @@ class Delivery:
                 return
 
     async def _settle(self, held: Held, progress: _Progress) -> None:
-        arrived = progress.acknowledged == progress.part.length
-        if not arrived and held.meta.resume:
-            await self._renew(held, progress, progressed=progress.acknowledged > 0)
-            return
-        if arrived:
-            result, drop = await self._deliver(held, progress)
-            match result:
-                case Deliver.DELIVERED:
-                    await self._unlink(held, "drop_delivered")
-                    return
-                case Deliver.LINGERING if drop is not None:
-                    await self._finish_lingering(held, progress, drop)
-                    return
-                case Deliver.PARTIAL if held.meta.resume:
-                    return
-                case Deliver.COUNTED:
-                    return
-        if not held.meta.resume:
-            lapsed, drop = await self._store.lapse(
-                held.drop_id, held.claim_hash, revision=None, place="claimed", at_once=True
-            )
-            self._metrics.arrow("lapse", lapsed)
-            await self._finish_lapse(held, lapsed, drop)
+        # Also when this response was cut: others of the claimant may have brought the rest.
+        result, drop = await self._deliver(held, progress)
+        match result:
+            case Deliver.DELIVERED:
+                await self._unlink(held, "drop_delivered")
+            case Deliver.LINGERING if drop is not None:
+                self._finish_lingering(held, progress, drop)
+            case Deliver.PARTIAL if held.meta.resume:
+                await self._renew(held, progress, progressed=progress.acknowledged > 0)
+            case Deliver.PARTIAL:
+                lapsed, drop = await self._store.lapse(
+                    held.drop_id, held.claim_hash, revision=None, place="claimed", at_once=True
+                )
+                self._metrics.arrow("lapse", lapsed)
+                await self._finish_lapse(held, lapsed, drop)
+            case _:
+                return
 
     async def _deliver(self, held: Held, progress: _Progress) -> tuple[Deliver, Drop | None]:
         for _ in range(2):
@@ -366,7 +375,7 @@ class Delivery:
             )
             self._metrics.arrow("restore", restored)
 
-    async def _finish_lingering(self, held: Held, progress: _Progress, drop: Drop) -> None:
+    def _finish_lingering(self, held: Held, progress: _Progress, drop: Drop) -> None:
         """Come back when the linger time is over; the due pass would, if this process ended."""
         claim = drop.claim(held.claim_hash)
         wait_ms = claim.deadline_ms - drop.now_ms if claim else 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -32,6 +32,7 @@ _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
+ChoiceT = TypeVar("ChoiceT", IfInterrupted, Confirm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,9 @@ def _resume(text: str) -> bool:
     return _SWITCH[text.lower()]
 
 
-def _one_of(name: str, choices: type[IfInterrupted | Confirm], text: str) -> IfInterrupted | Confirm:
+def _one_of(
+    name: str, choices: type[IfInterrupted | Confirm], text: str
+) -> IfInterrupted | Confirm:
     try:
         return choices(text)
     except ValueError:

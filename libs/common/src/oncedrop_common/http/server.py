@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oncedrop_common.errors import ConfigurationError, OncedropError
+from oncedrop_common.http.zero_copy import protocol_for
 from oncedrop_common.logs import configure_logging
 from oncedrop_common.settings import Settings, load_settings
 
@@ -37,8 +38,6 @@ def run_main(
     service: str,
     create: Callable[[Settings], ASGIApp],
     port: Callable[[Settings], int],
-    *,
-    http: HttpProtocol = "httptools",
 ) -> None:
     """What a service's `__main__` does: settings, logging, application, server.
 
@@ -46,7 +45,6 @@ def run_main(
         service: Its name, in logs.
         create: Builds the application; connects to nothing yet.
         port: Which of the settings is its port.
-        http: uvicorn's protocol.
 
     Raises:
         SystemExit: With 2, after one line on stderr, when the process cannot start like this;
@@ -55,7 +53,7 @@ def run_main(
     try:
         settings = load_settings()
         configure_logging(service, settings.log_level)
-        serve(create(settings), settings, port(settings), http=http)
+        serve(create(settings), settings, port(settings), http=protocol_for(settings))
     except OncedropError as exc:
         sys.stderr.write(f"oncedrop {service}: {' '.join(exc.detail.split())}\n")
         sys.exit(_EXIT_UNUSABLE)

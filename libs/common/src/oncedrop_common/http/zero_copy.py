@@ -8,8 +8,8 @@ the kernel, by sendfile(2). Our own key `permit`, a function, is asked before ea
 says no, the rest is not sent and the connection is reset. `handed_over`, another one, is called
 with the bytes each step gave to the kernel.
 
-`oncedrop.connection`: a `Connection`, which knows how many of the bytes handed over the other
-side's kernel has acknowledged. uvicorn's `send` returns when a buffer took the bytes; only the
+`oncedrop.connection`: a `Connection`, which knows how much of what was sent the other side's
+kernel has acknowledged. uvicorn's `send` returns when a buffer took the bytes; only the
 acknowledgement tells that they have left this machine for good.
 
 How sendfile is driven: headers go through the transport, whose buffer must be empty before the
@@ -17,8 +17,9 @@ file follows on a duplicate of the socket (the event loop refuses to watch a des
 transport owns). Pages that are in memory are sent from the loop in bounded steps; others in a
 thread, where waiting for a disk holds nobody up.
 
-uvicorn's RequestResponseCycle is not a public interface: uvicorn is pinned, and `check_uvicorn`
-looks at start whether the parts used here are there.
+uvicorn's RequestResponseCycle is not a public interface: uvicorn is pinned, and `protocol_for`
+looks at start whether the parts used here are there. Without them files go the plain way, in
+chunks; nothing is known then of what arrived, and a claim ends with its lease.
 """
 
 from __future__ import annotations
@@ -35,13 +36,25 @@ from asyncio import Transport
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import structlog
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from oncedrop_common.settings import Settings
+
+_log = structlog.get_logger()
 
 ZERO_COPY = "http.response.zerocopysend"
 CONNECTION = "oncedrop.connection"
 
 # Linux: SIOCOUTQ has TIOCOUTQ's number; bytes written and not acknowledged (tcp(7)).
 _SIOCOUTQ = termios.TIOCOUTQ
+# struct tcp_info (linux/tcp.h): tcpi_bytes_acked, RFC 4898 tcpEStatsAppHCThruOctetsAcked.
+_TCP_INFO_BYTES = 256
+_BYTES_ACKED_AT = 120
+_BYTES_ACKED = struct.Struct("=Q")
+_FLUSH_STEP_SECONDS = 0.001
+_FLUSH_MOST_SECONDS = 0.02
 _STEP_BYTES = 256 * 1024
 _HEAD_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -51,8 +64,16 @@ _USED = ("scope", "transport", "flow", "disconnected", "expected_content_length"
          "response_started", "response_complete", "message_event", "on_response")  # fmt: skip
 
 
-def check_uvicorn() -> bool:
-    """Whether the installed uvicorn has the parts this module builds on."""
+def protocol_for(settings: Settings) -> type[asyncio.Protocol]:
+    """The protocol uvicorn is to be given as `http=`; warns where it must be uvicorn's own."""
+    if not _fits():
+        _log.warning("zero_copy_unavailable", uvicorn=uvicorn.__version__)
+        return HttpToolsProtocol
+    return ZeroCopyProtocol if settings.zero_copy else PlainProtocol
+
+
+def _fits() -> bool:
+    """Whether this system and the installed uvicorn have what this module builds on."""
     names = RequestResponseCycle.__init__.__code__.co_names
     return (
         sys.platform == "linux"
@@ -62,7 +83,7 @@ def check_uvicorn() -> bool:
 
 
 class Connection:
-    """One client's TCP (or unix) connection, seen from the application.
+    """One client's TCP connection, seen from the application.
 
     Attributes:
         lost: Whether it has ended, from either side.
@@ -91,24 +112,42 @@ class Connection:
                 self._socket.close()
                 self._socket = None
 
-    def unacknowledged(self) -> int | None:
-        """Bytes handed over that the other side's kernel has not acknowledged; None: unknown.
+    def acknowledged(self) -> int | None:
+        """How far into its stream of bytes the other side's kernel has acknowledged all.
 
-        Exact while `held`, after the connection has ended too. What still lies in the
-        transport's buffer is counted while the connection lives.
+        Counts from an arbitrary point; compare with `position`. Exact while `held`, after the
+        connection has ended too. None: it cannot be told.
         """
-        if self._socket is None or (self.lost and self._buffered):
+        if self._socket is None:
             return None
-        waiting = bytearray(4)
         try:
-            fcntl.ioctl(self._socket.fileno(), _SIOCOUTQ, waiting)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            return int(_BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)[0])
+        except (OSError, struct.error):
+            return None
+
+    def position(self) -> int | None:
+        """How far the stream has been handed to the kernel; only after `flushed`, while `held`."""
+        acknowledged = self.acknowledged()
+        if acknowledged is None or self._socket is None:
+            return None
+        try:
+            return acknowledged + self._waiting(self._socket)
         except OSError:
             return None
-        return int(struct.unpack("i", waiting)[0]) + self._buffered
 
-    @property
-    def _buffered(self) -> int:
-        return 0 if self.lost else self._transport.get_write_buffer_size()
+    @staticmethod
+    def _waiting(sock: socket.socket) -> int:
+        waiting = bytearray(4)
+        fcntl.ioctl(sock.fileno(), _SIOCOUTQ, waiting)
+        return int(struct.unpack("i", waiting)[0])
+
+    async def flushed(self) -> None:
+        """Wait until the kernel has all that was written so far, or the connection has ended."""
+        pause = 0.0
+        while not self.lost and self._transport.get_write_buffer_size():
+            await asyncio.sleep(pause)
+            pause = min(pause + _FLUSH_STEP_SECONDS, _FLUSH_MOST_SECONDS)
 
     def reset(self) -> None:
         """End the connection with a reset: what the kernel still holds is not delivered."""
@@ -215,12 +254,7 @@ class ZeroCopyCycle(RequestResponseCycle):
         count = message["count"]
         if count > self.expected_content_length:
             raise RuntimeError("Response content longer than Content-Length")
-        # With a high-water mark of 0 the transport calls back when its buffer is empty.
-        self.transport.set_write_buffer_limits(high=0)
-        while self.transport.get_write_buffer_size() and not connection.lost:
-            await self.flow.drain()
-            await asyncio.sleep(0)
-        self.transport.set_write_buffer_limits()
+        await connection.flushed()
         sent = 0
         if not connection.lost:
             sent = await connection.send_file(
@@ -250,6 +284,7 @@ def _ignored(_count: int) -> None:
 class ZeroCopyProtocol(HttpToolsProtocol):
     """What uvicorn is given as `http=`. It also limits a request's head, which uvicorn does not."""
 
+    _zero_copy = True
     _connection: Connection
     _head_bytes = 0
 
@@ -264,8 +299,11 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.__class__ = ZeroCopyCycle
-        cycle.scope["extensions"] = {ZERO_COPY: {}, CONNECTION: self._connection}  # type: ignore[dict-item]
+        extensions: dict[str, Any] = {CONNECTION: self._connection}
+        if self._zero_copy:
+            cycle.__class__ = ZeroCopyCycle
+            extensions[ZERO_COPY] = {}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
@@ -288,3 +326,9 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         if self._head_bytes > _HEAD_BYTES:
             # httptools wraps it in a HttpParserError, which uvicorn answers with 400 and a close.
             raise ValueError("request head is too long")
+
+
+class PlainProtocol(ZeroCopyProtocol):
+    """Without zerocopysend: files go through Python; acknowledgements are known all the same."""
+
+    _zero_copy = False

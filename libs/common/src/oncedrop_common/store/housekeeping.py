@@ -21,8 +21,8 @@ class Glance:
     """As much of a record as a sweep needs to see that all is well.
 
     Attributes:
-        due_ms: When the janitor must look at it, as far as these fields tell; a claimed drop's
-            claims are not among them, so it is due at once.
+        due_ms: When the janitor must look at it, as far as these fields tell; claims are not
+            among them, so a drop that was ever claimed and is not gone is due at once.
         size: Body length in bytes; 0 while uploading.
     """
 
@@ -53,7 +53,7 @@ class Housekeeping(StoreConnection):
 
     async def glance(self, drop_ids: Sequence[DropId]) -> list[Glance | None]:
         """A few fields of many records, in one round trip; None where there is no record."""
-        fields = ("state", "size", "created_ms", "expires_ms", "upload_deadline_ms")
+        fields = ("state", "size", "created_ms", "expires_ms", "upload_deadline_ms", "claimed_ms")
         rows = await self.pipeline([("HMGET", keys.drop(d), *fields) for d in drop_ids])
         return [_glance(row) for row in rows]
 
@@ -72,9 +72,20 @@ class Housekeeping(StoreConnection):
 
     # The due index: which drops the janitor must look at, and when.
 
-    async def note_due_times(self, due: Mapping[DropId, int]) -> None:
-        """List these drops at these times (ms); earlier entries of theirs are replaced."""
-        await self.pipeline([("ZADD", keys.due(d), at, d) for d, at in due.items()])
+    async def note_due_times(
+        self, due: Mapping[DropId, int], *, only_missing: bool = False
+    ) -> None:
+        """List these drops at these times (ms).
+
+        Args:
+            due: When the janitor must look at which drop.
+            only_missing: Leave entries alone that are there: they may be newer than these.
+        """
+        shards: dict[str, list[str | int]] = {}
+        for drop_id, at_ms in due.items():
+            shards.setdefault(keys.due(drop_id), []).extend((at_ms, drop_id))
+        options = ["NX"] if only_missing else []
+        await self.pipeline([("ZADD", key, *options, *pairs) for key, pairs in shards.items()])
 
     async def due(self, now_ms: int, limit: int) -> list[DropId]:
         """Up to limit drops of each shard that are due, the longest due first."""
@@ -175,14 +186,14 @@ def _flat(row: Any) -> list[bytes]:
 
 
 def _glance(row: Sequence[bytes | None]) -> Glance | None:
-    state, size, created_ms, expires_ms, upload_deadline_ms = row
+    state, size, created_ms, expires_ms, upload_deadline_ms, claimed_ms = row
     if state is None:
         return None
     try:
         drop_state = DropState(state.decode())
         due_ms = {
             DropState.UPLOADING: int(upload_deadline_ms or 0),
-            DropState.READY: int(expires_ms or 0),
+            DropState.READY: 0 if claimed_ms else int(expires_ms or 0),
         }.get(drop_state, 0)
         return Glance(drop_state, int(size or 0), int(created_ms or 0), due_ms)
     except ValueError:

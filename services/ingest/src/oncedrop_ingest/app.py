@@ -1,0 +1,76 @@
+"""Composition root of ingest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from oncedrop_common.health import observability_routes
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.middleware import install
+from oncedrop_common.pages import Pages, static_routes
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.problems import Problems
+from oncedrop_common.settings import Settings
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.volume import Volume
+from oncedrop_ingest.intake import Intake
+from oncedrop_ingest.lingering import LingeringClose
+from oncedrop_ingest.pages import IngestPages
+from oncedrop_ingest.receipt import Receipts
+from oncedrop_ingest.upload import Uploads
+
+
+class _PutRoute(Route):
+    """A path that exists for PUT only: to other methods it is not there, rather than not allowed.
+
+    Every path is the name of a file that could be put; that makes none of them a page.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Route's, without a partial match."""
+        match, child = super().matches(scope)
+        return (match, child) if match is Match.FULL else (Match.NONE, {})
+
+
+async def _robots(_request: Request) -> Response:
+    return PlainTextResponse("User-agent: *\nDisallow: /\n")
+
+
+def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlette:
+    """The application; connects to nothing until its lifespan starts."""
+    metrics = Metrics("ingest")
+    templates = Pages(["oncedrop_ingest"])
+    pages = IngestPages(templates, settings)
+    pairing = Pairing(store, volume, ephemeral=settings.ephemeral_volume)
+    intake = Intake(settings, pairing, Uploads(settings, store, volume, metrics), pages)
+    receipts = Receipts(store, volume, pairing, pages, metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with pairing.watched():
+            yield
+        await store.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", pages.form),
+            Route("/upload", intake.post, methods=["POST"]),
+            Route("/o/{receipt}", receipts.show),
+            Route("/o/{receipt}", receipts.delete, methods=["DELETE", "POST"]),
+            Route("/robots.txt", _robots),
+            *observability_routes(metrics, {"store": store.ping, "volume": pairing.ready}),
+            *static_routes(),
+            _PutRoute("/{name:path}", intake.put, methods=["PUT"]),
+        ],
+        lifespan=lifespan,
+    )
+    install(app, metrics, Problems(templates))
+    app.add_middleware(LingeringClose)
+    return app

@@ -1,0 +1,189 @@
+"""`/o/<drop id>.<owner key>`: what became of a drop, and its early end, for its uploader."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from oncedrop_common.accept import Accept
+from oncedrop_common.drops import Drop, DropId, DropState, GoneReason
+from oncedrop_common.errors import BlobDamaged, BlobMissing, LinkUnknown
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.times import iso_utc
+from oncedrop_common.tokens import is_drop_id, is_secret, owner_key_matches
+from oncedrop_common.volume import FoundFile, OpenBlob, Volume
+from oncedrop_ingest.pages import IngestPages
+
+_NOBODY = "0" * 64
+
+
+class Receipts:
+    """The endpoints behind an owner's link."""
+
+    def __init__(
+        self,
+        store: DropStore,
+        volume: Volume,
+        pairing: Pairing,
+        pages: IngestPages,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._volume = volume
+        self._pairing = pairing
+        self._pages = pages
+        self._metrics = metrics
+
+    async def show(self, request: Request) -> Response:
+        """The receipt; works after the drop is gone, until its tombstone is forgotten.
+
+        Raises:
+            LinkUnknown: No such drop, or not its key: the same words for both.
+        """
+        self._pairing.require()
+        drop, _ = await self._owned(request)
+        document = receipt_of(drop)
+        if Accept.of(request).prefers_page:
+            return self._pages.receipt(request, drop, document)
+        return JSONResponse(document)
+
+    async def delete(self, request: Request) -> Response:
+        """End the drop now and answer with what was done; harmless to repeat.
+
+        Raises:
+            LinkUnknown: As show.
+            VolumeUnavailable: Another volume is mounted, or the file could not be removed: try
+                again, the link is dead already.
+        """
+        # Not the last check's word: on a volume that was just unmounted nothing is found, and
+        # nothing found would be told as deleted.
+        await self._pairing.check()
+        drop, expired = await self._owned(request)
+        if not expired:
+            result, after = await self._store.delete(drop.drop_id)
+            self._metrics.arrow("delete", result)
+            if after is None:
+                raise LinkUnknown("There is no such receipt.")
+            drop = after
+        freed = await asyncio.to_thread(self._volume.unlink, drop.drop_id)
+        self._store.freed(freed)
+        done = {
+            "state": "gone",
+            "reason": drop.reason or GoneReason.EXPIRED,
+            "file_deleted": freed > 0,
+            "bytes": freed,
+        }
+        if Accept.of(request).prefers_page:
+            return self._pages.receipt(request, drop, receipt_of(drop))
+        return JSONResponse(done)
+
+    async def _owned(self, request: Request) -> tuple[Drop, bool]:
+        """The drop, if the key in the path is its owner's.
+
+        Returns:
+            Its record, and whether Redis would not take it back, for its time is over.
+
+        Raises:
+            LinkUnknown: No such drop, or another key.
+        """
+        text, _, owner_key = request.path_params["receipt"].partition(".")
+        if not is_drop_id(text) or not is_secret(owner_key):
+            raise LinkUnknown("There is no such receipt.")
+        drop_id = DropId(text)
+        drop = await self._store.read(drop_id)
+        matches = owner_key_matches(owner_key, drop.owner_hash if drop else _NOBODY)
+        expired = False
+        if drop is None:
+            drop, expired = await self._remembered(drop_id, owner_key)
+        elif not matches:
+            drop = None
+        if drop is None:
+            raise LinkUnknown("There is no such receipt.")
+        request.state.drop_id = drop_id
+        return drop, expired
+
+    async def _remembered(self, drop_id: DropId, owner_key: str) -> tuple[Drop | None, bool]:
+        """A drop that Redis forgot and the volume did not: its record is made again."""
+        found = await asyncio.to_thread(self._volume.find, drop_id)
+        # The last in the order in which files move is the furthest.
+        for file in reversed(found):
+            blob = await asyncio.to_thread(_open, self._volume, file)
+            if blob is None:
+                continue
+            meta = blob.header.meta
+            blob.close()
+            if not owner_key_matches(owner_key, meta.owner_hash):
+                continue
+            result, drop = await self._store.rebuild(drop_id, meta, file.claim_hash)
+            self._metrics.arrow("rebuild", result)
+            if drop is not None:
+                return drop, False
+            now_ms = await self._store.now_ms()
+            return (
+                Drop(
+                    drop_id,
+                    DropState.GONE,
+                    revision=0,
+                    now_ms=now_ms,
+                    owner_hash=meta.owner_hash,
+                    reason=GoneReason.EXPIRED,
+                    created_ms=meta.created_ms,
+                    expires_ms=meta.expires_ms,
+                    gone_ms=meta.expires_ms,
+                    size=meta.size,
+                ),
+                True,
+            )
+        return None, False
+
+
+def _open(volume: Volume, file: FoundFile) -> OpenBlob | None:
+    try:
+        return volume.open_found(file)
+    except (BlobDamaged, BlobMissing):
+        return None
+
+
+def receipt_of(drop: Drop) -> dict[str, str | int]:
+    """What the owner is told: state, reason and times; sizes in bytes.
+
+    The state is `uploading`, `waiting`, `claimed` (somebody is downloading) or `gone`, then with
+    its reason. A drop whose time is over is told as expired, though the janitor may come for its
+    file a few seconds later.
+    """
+    live = [claim for claim in drop.claims if not claim.closed]
+    document: dict[str, str | int] = {"id": drop.drop_id}
+    gone_ms = drop.gone_ms
+    if drop.state is DropState.GONE:
+        document |= {"state": "gone", "reason": drop.reason or ""}
+    elif drop.expired and not live:
+        document |= {"state": "gone", "reason": GoneReason.EXPIRED}
+        gone_ms = drop.expires_ms
+    elif live:
+        document["state"] = "claimed"
+    elif drop.state is DropState.UPLOADING:
+        document["state"] = "uploading"
+    else:
+        document["state"] = "waiting"
+    furthest = max((claim.acknowledged_bytes for claim in live), default=0)
+    document |= {
+        "size": drop.size,
+        "acknowledged_bytes": max(drop.acknowledged_bytes, furthest),
+    }
+    if drop.meta is not None:
+        document |= {
+            "name": drop.meta.name,
+            "max_downloads": drop.meta.max_downloads,
+            "downloads_left": drop.downloads_left,
+        }
+    times = {
+        "created_at": drop.created_ms,
+        "expires_at": drop.expires_ms,
+        "claimed_at": max([drop.claimed_ms, *(claim.started_ms for claim in live)]),
+        "gone_at": gone_ms,
+    }
+    return document | {name: iso_utc(ms) for name, ms in times.items() if ms}

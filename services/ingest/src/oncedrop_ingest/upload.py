@@ -1,0 +1,334 @@
+"""One upload, from the record to the link.
+
+    open_upload -> part -> blocks, hashed and renewed -> header, fsync, rename, fsync -> commit
+
+The record is there before any file is, so that a sweep never meets a file it can't explain. What
+fails at any step, a cancelled request included, leaves neither file nor record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Protocol
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+
+from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader
+from oncedrop_common.drops import DropMeta
+from oncedrop_common.errors import OncedropError, StoreUnavailable, UploadTooLarge
+from oncedrop_common.http.zero_copy import finished
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.passwords import Passwords
+from oncedrop_common.settings import Settings
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.store.scripts import Abandon, Commit, OpenUpload, RenewUpload
+from oncedrop_common.tokens import drop_id, mint, owner_hash
+from oncedrop_common.volume import Part, Volume
+from oncedrop_ingest.options import Options
+from oncedrop_ingest.reservation import Reservation
+
+BLOCK_BYTES = 1024 * 1024
+_RENEW_SECONDS = (1.0, 5.0)
+_CLEAN_UP_SECONDS = 4.0
+
+log = structlog.get_logger()
+
+
+class Checksum(Protocol):
+    """Something that sees bytes go by, in order: a digest or a CRC."""
+
+    def update(self, data: bytes, /) -> None:
+        """See these bytes."""
+
+
+class Uploads:
+    """Opens uploads; what each of them needs."""
+
+    def __init__(
+        self, settings: Settings, store: DropStore, volume: Volume, metrics: Metrics
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.volume = volume
+        self.metrics = metrics
+        self.passwords = Passwords()
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        self,
+        request: Request,
+        *,
+        announced: int | None,
+        ttl_seconds: int,
+        body_offset: int = HEADER_BYTES,
+    ) -> AsyncIterator[Upload]:
+        """An upload that the block must commit; left in any other way, it leaves nothing behind.
+
+        Args:
+            request: Whose client must still be there when the drop is committed.
+            announced: Bytes the body will have, at most; None: not known.
+            ttl_seconds: The drop's life, as far as it is known yet.
+            body_offset: Where in the file the body begins (bytes).
+
+        Raises:
+            VolumeFull: No room for that many bytes.
+            StoreUnavailable, VolumeUnavailable: One of them does not answer.
+        """
+        upload = Upload(self, request, ttl_seconds, body_offset)
+        try:
+            await upload.open(announced)
+            yield upload
+        except BaseException as exc:
+            await _to_the_end(upload.give_up())
+            why = exc.slug if isinstance(exc, OncedropError) else type(exc).__name__
+            log.info("upload_failed", drop_id=upload.drop_id, bytes=upload.size, problem=why)
+            raise
+
+
+class Upload:
+    """A drop on its way in. Two blocks at most are in memory: one fills, one is written.
+
+    Attributes:
+        token: The secret of the link; nobody has it before the drop is committed.
+        owner_key: The uploader's second secret.
+        drop_id: What the token leads to.
+    """
+
+    def __init__(
+        self, uploads: Uploads, request: Request, ttl_seconds: int, body_offset: int
+    ) -> None:
+        self.token = mint()
+        self.owner_key = mint()
+        self.drop_id = drop_id(self.token)
+        self._uploads = uploads
+        self._request = request
+        self._store = uploads.store
+        self._volume = uploads.volume
+        self._limit = int(uploads.settings.max_file_bytes)
+        self._ttl_seconds = ttl_seconds
+        self._owner_hash = owner_hash(self.owner_key)
+        self._reservation = Reservation(uploads.settings, uploads.store, uploads.volume)
+        self._part: Part | None = None
+        self._body_offset = body_offset
+        self._position = body_offset
+        self._digest = hashlib.sha256()
+        self._block: list[tuple[bytes, Checksum | None]] = []
+        self._block_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        shortest, longest = _RENEW_SECONDS
+        lease = uploads.settings.upload_lease_seconds
+        self._renew_every = min(longest, max(shortest, lease / 10))
+        self._began = self._renewed = time.monotonic()
+
+    @property
+    def size(self) -> int:
+        """The body's bytes so far."""
+        return self._position + self._block_bytes - self._body_offset
+
+    async def open(self, announced: int | None) -> None:
+        """Make room, then the record, then the part; see Uploads.opened."""
+        if announced is None:
+            await self._reservation.grow(self._body_offset)
+        else:
+            await self._reservation.grow(self._body_offset + announced, ahead=0)
+        result = await self._store.open_upload(self.drop_id, self._owner_hash, self._ttl_seconds)
+        self._uploads.metrics.arrow("open_upload", result)
+        if result is not OpenUpload.OPENED:
+            raise StoreUnavailable("The upload could not be opened.", drop_id=self.drop_id)
+        # When cancelled, give_up must find the descriptor: it is set in the thread.
+        await finished(self._create_part)
+        log.info("upload_opened", drop_id=self.drop_id, bytes=announced)
+
+    def _create_part(self) -> None:
+        self._part = self._volume.create_part(self.drop_id)
+
+    @property
+    def _open_part(self) -> Part:
+        if self._part is None:
+            raise RuntimeError("the upload is not open")
+        return self._part
+
+    async def write(self, data: bytes, checksum: Checksum | None = None) -> None:
+        """Append to the body.
+
+        Args:
+            data: The next bytes.
+            checksum: Sees them too; what it has seen is complete after `flush`.
+
+        Raises:
+            UploadTooLarge: More than one upload may have.
+            VolumeFull: The disk or the quota is used up.
+            StoreUnavailable: Redis does not answer, or the upload was given up meanwhile.
+            VolumeUnavailable: The volume fails.
+        """
+        if self.size + len(data) > self._limit:
+            raise UploadTooLarge(self._limit)
+        self._block.append((data, checksum))
+        self._block_bytes += len(data)
+        if self._block_bytes >= BLOCK_BYTES:
+            await self._write_block()
+        await self._renew_when_due()
+
+    async def flush(self) -> None:
+        """Wait until all that was appended is in the file; raises as write."""
+        await self._write_block()
+        await self._written()
+
+    async def _write_block(self) -> None:
+        await self._written()
+        if not self._block:
+            return
+        await self._reservation.grow(self._position + self._block_bytes)
+        block, self._block = self._block, []
+        offset = self._position
+        self._position += self._block_bytes
+        self._block_bytes = 0
+        self._writing = asyncio.create_task(
+            asyncio.to_thread(self._write_and_hash, offset, block), name="write block"
+        )
+
+    def _write_and_hash(self, offset: int, block: list[tuple[bytes, Checksum | None]]) -> None:
+        for data, checksum in block:
+            self._open_part.write_at(offset, data)
+            offset += len(data)
+            self._digest.update(data)
+            if checksum is not None:
+                checksum.update(data)
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    async def put_before(self, prefix: bytes, checksum: Checksum) -> None:
+        """Put these bytes directly before the body, in the room that body_offset left.
+
+        The body is read once more, for its digest begins anew with the prefix.
+
+        Args:
+            prefix: At most body_offset minus HEADER_BYTES.
+            checksum: Sees the body as it was before.
+
+        Raises:
+            StoreUnavailable, VolumeFull, VolumeUnavailable: As write.
+        """
+        await self.flush()
+        start = self._body_offset
+        self._body_offset -= len(prefix)
+        await finished(self._open_part.write_at, self._body_offset, prefix)
+        self._digest = hashlib.sha256(prefix)
+        for offset in range(start, self._position, BLOCK_BYTES):
+            count = min(BLOCK_BYTES, self._position - offset)
+            await finished(self._read_and_hash, offset, count, checksum)
+            await self._renew_when_due()
+
+    def _read_and_hash(self, offset: int, count: int, checksum: Checksum) -> None:
+        data = self._open_part.read_at(offset, count)
+        self._digest.update(data)
+        checksum.update(data)
+
+    async def _renew_when_due(self) -> None:
+        if time.monotonic() - self._renewed >= self._renew_every:
+            await self._renew()
+
+    async def _renew(self) -> int:
+        """A fresh lease; Redis' clock in ms."""
+        result, now_ms = await self._store.renew_upload(
+            self.drop_id, self._owner_hash, self._ttl_seconds
+        )
+        self._uploads.metrics.arrow("renew_upload", result)
+        if result is not RenewUpload.RENEWED:
+            raise StoreUnavailable("The upload was given up meanwhile.", drop_id=self.drop_id)
+        self._renewed = time.monotonic()
+        return now_ms
+
+    async def commit(self, name: str, content_type: str, options: Options) -> DropMeta:
+        """Make the part a blob and the drop ready: from here on its link works.
+
+        Args:
+            name: As clean_name made it.
+            content_type: As clean_content_type made it.
+            options: What the uploader asked for.
+
+        Raises:
+            StoreUnavailable, VolumeFull, VolumeUnavailable: There is no drop.
+            ClientDisconnect: Nobody is left to take the link.
+        """
+        await self.flush()
+        password_hash = await self._password_hash(options.password)
+        if self.size == 0:
+            # The file ends with its header page, wherever the body was to begin.
+            self._body_offset = self._position = HEADER_BYTES
+        now_ms = await self._renew()
+        meta = DropMeta(
+            name=name,
+            content_type=content_type,
+            size=self.size,
+            sha256=self._digest.hexdigest(),
+            created_ms=now_ms,
+            expires_ms=now_ms + options.ttl_seconds * 1000,
+            owner_hash=self._owner_hash,
+            max_downloads=options.max_downloads,
+            if_interrupted=options.if_interrupted,
+            resume=options.resume,
+            confirm=options.confirm,
+            password_hash=password_hash,
+        )
+        header = BlobHeader(self.drop_id, meta, self._body_offset)
+        await finished(self._volume.commit_part, self._open_part, header)
+        await self._reservation.settle(self._position)
+        # Who went away while the disk was busy will never know the link.
+        if await self._request.is_disconnected():
+            raise ClientDisconnect
+        result = await self._store.commit(self.drop_id, meta)
+        self._uploads.metrics.arrow("commit", result)
+        if result is not Commit.COMMITTED:
+            raise StoreUnavailable("The upload was given up meanwhile.", drop_id=self.drop_id)
+        seconds = time.monotonic() - self._began
+        self._uploads.metrics.transferred("in", seconds)
+        log.info(
+            "upload_committed", drop_id=self.drop_id, bytes=self.size, seconds=round(seconds, 3)
+        )
+        return meta
+
+    async def _password_hash(self, password: str) -> str:
+        return await self._uploads.passwords.hash(password) if password else ""
+
+    async def give_up(self) -> None:
+        """Remove whatever there is of it: file, record, reservation; each as far as possible."""
+        if self._writing is not None:
+            # It must not write into a descriptor that was closed and given to somebody else.
+            await asyncio.wait({self._writing})
+            self._writing.exception()
+        if self._part is not None:
+            self._part.close()
+        with contextlib.suppress(OncedropError):
+            await asyncio.to_thread(self._volume.unlink, self.drop_id)
+        # What Redis does not hear now, the janitor finds: a lapsed lease, a record without a file.
+        with contextlib.suppress(OncedropError, TimeoutError):
+            async with asyncio.timeout(_CLEAN_UP_SECONDS):
+                result = await self._store.abandon(self.drop_id, given_up=True)
+                self._uploads.metrics.arrow("abandon", result)
+                if result is Abandon.COMMITTED:
+                    # The commit arrived and its answer did not: nobody was given the link.
+                    await self._store.delete(self.drop_id)
+                await self._reservation.give_back()
+
+
+async def _to_the_end(clean_up: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, whoever cancels the request meanwhile."""
+    task = asyncio.create_task(clean_up, name="clean up")
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

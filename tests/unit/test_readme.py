@@ -1,0 +1,64 @@
+"""What the README and the documents say of the code, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ByteSize
+
+from oncedrop_common.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+_TABLE = re.compile(r"<!-- settings:[^>]*-->\n(.*?)\n?<!-- /settings -->", re.DOTALL)
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*", re.MULTILINE)
+_LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)[^)]*\)")
+
+
+def settings_table() -> str:
+    """The README's table: a row per setting, in the order of the class."""
+    rows = ["| name | default | |", "| --- | --- | --- |"]
+    rows += [
+        f"| `{PREFIX}{name.upper()}` | {_shown(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(rows)
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None:
+            return "unset"
+        case bool():
+            return f"`{int(default)}`"
+        case ByteSize() if default:
+            return f"`{default.human_readable()}`".replace(".0", "")
+        case _:
+            return f"`{default}`"
+
+
+def test_the_readme_lists_every_setting_as_it_is() -> None:
+    """When this fails: put what settings_table() returns between the two comments."""
+    found = _TABLE.search(README)
+
+    assert found is not None
+    assert found[1] == settings_table()
+
+
+@pytest.mark.parametrize("file", ["requirements.in", "requirements-dev.in"])
+def test_the_readme_says_why_each_dependency_is_there(file: str) -> None:
+    names = _REQUIREMENT.findall((ROOT / file).read_text())
+
+    assert names
+    assert [name for name in names if f"`{name}`" not in README] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = _LINK.findall(document.read_text())
+
+    # Those that start with ../../ are the hosting site's own pages.
+    inside = [link for link in links if not link.startswith("../../commits")]
+    assert [link for link in inside if not (document.parent / link).exists()] == []
