@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -34,7 +34,14 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.store.scripts import ClaimResult, Deliver, Lapse, Release, RenewClaim
 from oncedrop_common.tokens import claim_hash, drop_id, mint, owner_hash
 from oncedrop_common.volume import FoundFile, Marker, Part, Place, Volume
-from support.valkey import TEST_LEASES, TTL_SECONDS, let_time_pass, make_store, meta_for
+from support.valkey import (
+    TEST_LEASES,
+    TTL_SECONDS,
+    let_time_pass,
+    make_ready_drop,
+    make_store,
+    meta_for,
+)
 
 T = TypeVar("T")
 
@@ -205,9 +212,21 @@ class OneDrop(RuleBasedStateMachine):
     # Visitors.
 
     @precondition(lambda self: len(self.requests) < REQUESTS_MOST)
-    @rule(who=st.integers(0, 2), resume_only=st.sampled_from([False, False, False, True]))
-    def visitor_asks(self, *, who: int, resume_only: bool) -> None:
-        """A request: claim, or see that it is theirs."""
+    @rule(
+        who=st.integers(0, 2),
+        steps=st.sampled_from([3, 4, 2, 1, 0]),
+        resume_only=st.sampled_from([False, False, False, True]),
+    )
+    def visitor_asks(self, *, who: int, steps: int, resume_only: bool) -> None:
+        """A request: claim, or see that it is theirs; then some steps in which nobody disturbs."""
+        known = len(self.requests)
+        self._ask(who, resume_only=resume_only)
+        for request in self.requests[known:]:
+            for _ in range(steps):
+                if request in self.requests:
+                    self._go_on(request)
+
+    def _ask(self, who: int, *, resume_only: bool) -> None:
         self.count += 1
         claim, request_id = self.claimants[who], f"request{self.count}"
         word, drop = self.wait(
@@ -229,22 +248,15 @@ class OneDrop(RuleBasedStateMachine):
 
     @precondition(lambda self: self.requests)
     @rule(n=st.integers(0, REQUESTS_MOST - 1))
-    def request_runs_to_its_end(self, n: int) -> None:
-        """A quick visitor: nobody comes between."""
-        request = self.requests[n % len(self.requests)]
-        for _ in range(6):
-            if request in self.requests:
-                self._go_on(request)
-
-    @precondition(lambda self: self.requests)
-    @rule(n=st.integers(0, REQUESTS_MOST - 1))
     def some_bytes_are_acknowledged(self, n: int) -> None:
         """A renewal of the lease, with progress."""
         request = self.requests[n % len(self.requests)]
         if request.sent:
-            word, drop = self.wait(
-                self.store.renew_claim(self.id, request.claim_hash, [(0, 5)], progressed=True)
-            )
+            word, drop = self._renew(request)
+            if word is RenewClaim.UNKNOWN and self.single:
+                # It holds the file, which proves the claim.
+                self.wait(self.store.rebuild(self.id, self.meta, request.claim_hash))
+                word, drop = self._renew(request)
             self._note_lease(request, word, drop)
 
     @precondition(lambda self: self.requests)
@@ -301,32 +313,36 @@ class OneDrop(RuleBasedStateMachine):
             self.later("request adopts", lambda: self._adopt(holders[0], revision))
 
     def _confirm(self, request: Request) -> None:
-        word, drop = self.wait(
-            self.store.renew_claim(self.id, request.claim_hash, [], progressed=True)
-        )
-        if word is RenewClaim.RENEWED:
+        """Opened, synced, and the lease still lives by the server's own clock."""
+        alive = request.deadline_ms > self.wait(self.store.now_ms())
+        if alive:
             try:
                 self._open(request).close()
             except BlobMissing:
-                self.requests.remove(request)
-                return
-            self._note_lease(request, word, drop)
+                alive = False
+        if alive and not self.single:
+            # The file stays in its place and tells nothing: the record must know.
+            word, _ = self.wait(
+                self.store.renew_claim(self.id, request.claim_hash, [], progressed=False)
+            )
+            alive = word is RenewClaim.RENEWED
+            self.seen.taken = self.seen.taken or alive
+        if alive:
             request.step = "serving"
-        elif word is RenewClaim.UNKNOWN:
-            seen = Look(None, self.volume.find(self.id))
-            self.wait(self._rebuild(seen))
-            self.requests.remove(request)
         else:
             self.requests.remove(request)
-            if word is RenewClaim.GONE:
-                self.later("request unlinks", self._unlink)
-            elif request.renamed:
+            if request.renamed:
                 self.volume.give_back(self.id, request.claim_hash)
 
     def _open(self, request: Request) -> Any:
         if self.single:
             return self.volume.open_claimed(self.id, request.claim_hash)
         return self.volume.open_blob(self.id)
+
+    def _renew(self, request: Request) -> tuple[RenewClaim, Drop | None]:
+        return self.wait(
+            self.store.renew_claim(self.id, request.claim_hash, [(0, 5)], progressed=True)
+        )
 
     def _note_lease(self, request: Request, word: RenewClaim, drop: Drop | None) -> None:
         mine = drop.claim(request.claim_hash) if drop else None
@@ -490,13 +506,13 @@ class OneDrop(RuleBasedStateMachine):
         for request in self.requests:
             request.deadline_ms -= seconds * 1000
 
-    @precondition(lambda self: self.count > 2)
+    @precondition(lambda self: self.count > 4)
     @rule()
     def life_ends(self) -> None:
         """The expiry comes."""
         self._pass(TTL_SECONDS + 1)
 
-    @precondition(lambda self: self.count > 2)
+    @precondition(lambda self: self.count > 4)
     @rule()
     def owner_deletes(self) -> None:
         """In any state."""
@@ -505,7 +521,8 @@ class OneDrop(RuleBasedStateMachine):
             self.seen.ended = True
             self.later("owner unlinks", self._unlink)
 
-    @precondition(lambda self: self.upload_step == "done" and not self.seen.wiped)
+    @precondition(lambda self: self.count > 1 and self.upload_step == "done")
+    @precondition(lambda self: not self.seen.wiped)
     @rule()
     def redis_is_wiped(self) -> None:
         """Once a run."""
@@ -563,9 +580,7 @@ class OneDrop(RuleBasedStateMachine):
             assert self.seen.wiped, f"an acknowledged drop is {drop.reason}"
 
     def _may_be_used_up(self) -> bool:
-        # With several downloads the file stays in its place, and tells nothing.
-        claimed = not self.single and self.count > 0
-        return self.seen.taken or bool(self.seen.received) or claimed
+        return self.seen.taken or bool(self.seen.received)
 
     # Afterwards.
 
@@ -597,6 +612,9 @@ class OneDrop(RuleBasedStateMachine):
         else:
             assert drop.state is DropState.READY
             assert places == [Place.BLOBS], "a ready record's file is in blobs/"
+        event(f"{self.count} asked")
+        event(f"ended {drop.reason or 'ready' if drop else 'forgotten'}")
+        event(f"{len(self.seen.received)} got a byte, {len(self.seen.delivered)} the whole")
         self.the_record_keeps_its_promises()
 
     async def _sweep(self) -> None:
@@ -617,6 +635,8 @@ def test_no_interleaving_serves_a_drop_twice_or_loses_it(redis_url: str, tmp_pat
     with asyncio.Runner() as runner:
         store = make_store(redis_url)
 
+        usual = settings.default or settings()
+
         class Machine(OneDrop):
             """The machine on this test's store and volume."""
 
@@ -627,10 +647,55 @@ def test_no_interleaving_serves_a_drop_twice_or_loses_it(redis_url: str, tmp_pat
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    settings.default,
+                    usual,
+                    max_examples=3 * usual.max_examples,
                     stateful_step_count=40,
                     suppress_health_check=[*HealthCheck],
                 ),
             )
         finally:
             runner.run(store.close())
+
+
+async def test_a_late_give_back_never_lets_a_second_claimant_in(
+    store: DropStore, volume: Volume
+) -> None:
+    """A request that released its claim was stopped before it renamed the file back.
+
+    A janitor does it instead, and the visitor's repeated POST, with the claim id of its form,
+    takes the file again and is served. Then the first request wakes and renames a file that is
+    being served back to blobs/, where a lapsed claim's file counts as never sent.
+    """
+    drop = (await make_ready_drop(store, volume, BODY)).drop_id
+    first, second = claim_hash(mint()), claim_hash(mint())
+    received = set()
+
+    async def revision() -> int:
+        record = await store.read(drop)
+        assert record is not None
+        return record.revision
+
+    async def serve(claim: ClaimHash, request_id: str) -> None:
+        word, _ = await store.claim(drop, claim, request_id)
+        if word is ClaimResult.CLAIMED and volume.take(drop, claim):
+            confirmed, _ = await store.renew_claim(drop, claim, [], progressed=True)
+            if confirmed is RenewClaim.RENEWED:
+                received.add(claim)
+
+    # The first request, up to its stop.
+    await store.claim(drop, first, "request1")
+    assert volume.take(drop, first)
+    assert (await store.release(drop, first, "request1"))[0] is Release.RELEASED
+    # A due pass.
+    word, _ = await store.lapse(drop, first, revision=await revision(), place="claimed")
+    assert word is Lapse.RESTORE
+    assert volume.give_back(drop, first)
+    assert await store.restore(drop, first, revision=await revision()) is scripts.Restore.READY
+    # The repeated POST, and then the first request wakes.
+    await serve(first, "request2")
+    volume.give_back(drop, first)
+    # The visitor goes away; a due pass sees the lapsed claim and its file in blobs/.
+    await let_time_pass(store, drop, TEST_LEASES.claim + 1)
+    await store.lapse(drop, first, revision=await revision(), place="blobs")
+    await serve(second, "request3")
+    assert len(received) <= 1

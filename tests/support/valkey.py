@@ -209,6 +209,9 @@ async def let_time_pass(store: DropStore, drop_id: DropId, seconds: float) -> No
             for time in ("started", "deadline"):
                 claim[time] = str(int(claim[time]) - past_ms)
             aged[field] = json.dumps(claim)
+        elif field == "wrong_passwords":
+            attempts = (attempt.split(":") for attempt in value.split())
+            aged[field] = " ".join(f"{name}:{int(ms) - past_ms}" for name, ms in attempts)
         elif field.endswith("_ms") or field.startswith("lapsed:"):
             aged[field] = str(int(value) - past_ms)
     await set_fields(store, drop_id, aged)

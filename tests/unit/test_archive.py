@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -49,13 +48,11 @@ def test_what_goes_in_comes_out(most_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("most_bytes", [SMALL, LARGE])
-@pytest.mark.parametrize("tool", [["unzip", "-t"], ["bsdtar", "-tf"], ["7z", "t"]])
-def test_other_programs_find_no_fault(tool: list[str], most_bytes: int, tmp_path: Path) -> None:
-    if shutil.which(tool[0]) is None:
-        pytest.skip(f"no {tool[0]} here")
+@pytest.mark.skipif(shutil.which("unzip") is None, reason="no unzip here")
+def test_unzip_finds_no_fault(most_bytes: int, tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(packed([("a.txt", b"first"), ("b/ü", b"second")], most_bytes)[0])
-    done = subprocess.run([*tool, path], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(["unzip", "-t", path], capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -79,25 +76,21 @@ def test_every_local_header_and_descriptor_agrees_with_the_directory(most_bytes:
             )
 
 
-def _put(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-
-
 def test_files_and_offsets_beyond_4_gib_are_found(tmp_path: Path) -> None:
     """The first file is a hole of 4.5 GiB; it is not read, the second one behind it is."""
     hole = 9 * 2**29
     archive = Archive(LARGE, MADE)
     path = tmp_path / "large.zip"
     with path.open("wb") as file:
-        _put(file, archive.begin("hole", 0))
+        file.write(archive.begin("hole", 0))
         file.seek(hole, io.SEEK_CUR)
-        _put(file, archive.end(hole, 0))
-        _put(file, archive.begin("behind", file.tell()))
+        file.write(archive.end(hole, 0))
+        file.write(archive.begin("behind", file.tell()))
         crc = Crc32()
         crc.update(b"still here")
-        _put(file, b"still here")
-        _put(file, archive.end(10, crc.value))
-        _put(file, archive.directory(file.tell()))
+        file.write(b"still here")
+        file.write(archive.end(10, crc.value))
+        file.write(archive.directory(file.tell()))
     with zipfile.ZipFile(path) as read:
         hole_info, behind = read.infolist()
         assert (hole_info.file_size, hole_info.compress_size) == (hole, hole)
@@ -126,7 +119,16 @@ def test_an_archive_is_called_by_its_folder(names: list[str], expected: str) -> 
 
 
 def test_equal_names_are_numbered_and_hostile_ones_made_harmless() -> None:
-    names = ["a.txt", "A.TXT", "../../a.txt", "C:\\windows\\x", "/etc/passwd", "", "n\0l", "\u202egpj"]
+    names = [
+        "a.txt",
+        "A.TXT",
+        "../../a.txt",
+        "C:\\windows\\x",
+        "/etc/passwd",
+        "",
+        "n\0l",
+        "\u202egpj",
+    ]
     data, _ = packed([(name, b"") for name in names])
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         found = archive.namelist()

@@ -68,7 +68,7 @@ def test_a_life_is_understood_in_each_unit(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "0", "0d", "-1", "+1", "1.5h", "1e3", "31d", "2592001", "2w", "2H", "h", " 1", "1 ", "1h ",
-     "1h30m", "٣", "9" * 11, "9" * 5000, "inf", "nan", "\n1", "1\n", "\x00"],
+     "1h30m", "\u0663", "9" * 11, "9" * 5000, "inf", "nan", "\n1", "1\n", "\x00"],
 )  # fmt: skip
 def test_a_life_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(RequestInvalid) as refused:
@@ -82,7 +82,9 @@ def test_a_number_of_downloads_is_understood(text: str, number: int) -> None:
     assert parsed("max_downloads", text).max_downloads == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "101", "1.0", "1e1", "one", "١", "9" * 400, "1 "])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "101", "1.0", "1e1", "one", "\u0661", "9" * 400, "1 "]
+)
 def test_a_number_of_downloads_out_of_range_is_refused_by_name(text: str) -> None:
     with pytest.raises(RequestInvalid) as refused:
         parsed("max_downloads", text)
@@ -186,9 +188,10 @@ def test_a_password_is_not_shown_by_repr() -> None:
 @given(name=st.text(max_size=60), value=st.binary(max_size=60))
 def test_any_field_is_an_option_or_a_named_refusal(name: str, value: bytes) -> None:
     options = given_options()
+    refused: list[str | None] = []
     try:
         options.add_field(name, value)
     except RequestInvalid as exc:
-        assert exc.field is not None  # noqa: PT017 - either outcome is right
-        assert len(exc.field) <= 40
+        refused.append(exc.field)
+    assert all(shown is not None and len(shown) <= 40 for shown in refused)
     options.options()

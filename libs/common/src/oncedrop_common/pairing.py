@@ -67,6 +67,8 @@ class Pairing:
             raise
         if self._problem is not None:
             _log.info("volume_paired")
+            for warning in await self._store.server_warnings():
+                _log.warning("redis_endangers_drops", warning=warning)
         self._problem = None
         return marker
 
@@ -114,9 +116,13 @@ class Pairing:
     async def _check(self) -> Marker:
         # The store first: a volume is not taken into use while nobody knows whether it is ours.
         paired_id = await self._store.volume_id()
-        marker = await asyncio.to_thread(self._volume.read_marker)
+        marker, empty = await asyncio.to_thread(self._volume.read_marker), False
         if marker is None:
-            if not await asyncio.to_thread(self._volume.is_empty):
+            empty = await asyncio.to_thread(self._volume.is_empty)
+            # Another start may have made it between the two looks.
+            marker = await asyncio.to_thread(self._volume.read_marker)
+        if marker is None:
+            if not empty:
                 raise VolumeUnavailable(
                     "The volume has files but no marker; see POST /sweep?force=1."
                 )

@@ -17,8 +17,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from oncedrop_common.errors import ConfigurationError
 
 PREFIX = "ONCEDROP_"
-# Set by the fault suite only; documented in docs/operations.md.
-_OTHER_NAMES = frozenset({"ONCEDROP_CRASH_AT"})
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1)]
@@ -151,7 +149,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: An unknown ONCEDROP_ name or a value out of range; names each.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | _OTHER_NAMES
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(n for n in os.environ if n.startswith(PREFIX) and n.upper() not in known)
     if unknown:
         raise ConfigurationError(f"unknown setting: {', '.join(unknown)}")

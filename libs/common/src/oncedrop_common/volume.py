@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -197,6 +197,13 @@ class Volume:
     def _blob_path(self, drop_id: DropId) -> Path:
         return self.root / Place.BLOBS / drop_id[:2] / drop_id
 
+    def _real_blob_path(self, drop_id: DropId) -> Path:
+        """As _blob_path, where a file is to be moved or opened: never through a link."""
+        path = self._blob_path(drop_id)
+        if path.parent.is_symlink():
+            raise VolumeUnavailable("Something in the volume has a folder's name.")
+        return path
+
     def _claimed_path(self, drop_id: DropId, claim_hash: ClaimHash) -> Path:
         return self.root / Place.CLAIMED / f"{drop_id}.{claim_hash}"
 
@@ -223,11 +230,15 @@ class Volume:
         """
         with _must_exist():
             self.root.stat()
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             with _translated():
-                fd = os.open(self.root / _MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                with open(fd, "rb") as file:
-                    text = file.read(HEADER_BYTES)
+                fd = os.open(self.root / _MARKER, flags)
+                try:
+                    regular = stat.S_ISREG(os.fstat(fd).st_mode)
+                    text = os.read(fd, HEADER_BYTES) if regular else b""
+                finally:
+                    os.close(fd)
         except FileNotFoundError:
             return None
         try:
@@ -235,7 +246,7 @@ class Volume:
             if document["layout"] != _LAYOUT_VERSION:
                 raise VolumeUnavailable("The volume has another layout version.")
             return Marker(str(document["volume_id"]), int(document["created_ms"]))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
             raise VolumeUnavailable("The volume's marker cannot be read.") from exc
 
     def is_empty(self) -> bool:
@@ -362,7 +373,7 @@ class Volume:
         part.write_at(0, blob_header.pack(header))
         with _must_exist():
             os.fsync(part.fd)
-            target = self._blob_path(part.drop_id)
+            target = self._real_blob_path(part.drop_id)
             self._part_path(part.drop_id).rename(target)
             _fsync_folder(target.parent)
             _fsync_folder(self.root / Place.INCOMING)
@@ -381,7 +392,7 @@ class Volume:
         """
         try:
             with _translated():
-                self._blob_path(drop_id).rename(self._claimed_path(drop_id, claim_hash))
+                self._real_blob_path(drop_id).rename(self._claimed_path(drop_id, claim_hash))
         except FileNotFoundError:
             return False
         return True
@@ -397,7 +408,7 @@ class Volume:
         """
         try:
             with _translated():
-                self._claimed_path(drop_id, claim_hash).rename(self._blob_path(drop_id))
+                self._claimed_path(drop_id, claim_hash).rename(self._real_blob_path(drop_id))
         except FileNotFoundError:
             return False
         return True
@@ -423,7 +434,7 @@ class Volume:
 
     def open_blob(self, drop_id: DropId) -> OpenBlob:
         """Open a blob in place, as BlobMissing, BlobDamaged, VolumeUnavailable allow."""
-        return self._open(self._blob_path(drop_id), drop_id)
+        return self._open(self._real_blob_path(drop_id), drop_id)
 
     def open_found(self, found: FoundFile) -> OpenBlob:
         """Open a file that was found, as open_blob."""
@@ -462,35 +473,36 @@ class Volume:
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        return self.find_many([drop_id])[drop_id]
-
-    def find_many(self, drop_ids: Iterable[DropId]) -> dict[DropId, list[FoundFile]]:
-        """Every file of each of these drops, as find; lists claimed/ once for all of them.
-
-        Raises:
-            VolumeUnavailable: The volume fails.
-        """
-        files: dict[DropId, list[FoundFile]] = {drop_id: [] for drop_id in drop_ids}
-        for drop_id, found in files.items():
-            for place, path in (
-                (Place.INCOMING, self._part_path(drop_id)),
-                (Place.BLOBS, self._blob_path(drop_id)),
-            ):
-                with contextlib.suppress(FileNotFoundError), _translated():
-                    status = path.lstat()
-                    if stat.S_ISREG(status.st_mode):
-                        found.append(_found(place, drop_id, None, status))
+        found = [
+            *self._look(Place.INCOMING, self._part_path(drop_id), drop_id),
+            *self._look_in_blobs(drop_id),
+        ]
         with _must_exist():
             names = os.listdir(self.claimed_folder)
         for name in names:
             match = _CLAIMED_NAME.fullmatch(name)
-            if match and DropId(match[1]) in files:
-                drop_id, claim_hash = DropId(match[1]), ClaimHash(match[2])
-                with contextlib.suppress(FileNotFoundError), _translated():
-                    status = self._claimed_path(drop_id, claim_hash).lstat()
-                    if stat.S_ISREG(status.st_mode):
-                        files[drop_id].append(_found(Place.CLAIMED, drop_id, claim_hash, status))
-        return files
+            if match and match[1] == drop_id:
+                claim_hash = ClaimHash(match[2])
+                path = self._claimed_path(drop_id, claim_hash)
+                found += self._look(Place.CLAIMED, path, drop_id, claim_hash)
+        if not found:
+            # Given back between the two looks: the one move against the order.
+            found += self._look_in_blobs(drop_id)
+        return found
+
+    def _look_in_blobs(self, drop_id: DropId) -> list[FoundFile]:
+        path = self._blob_path(drop_id)
+        return [] if path.parent.is_symlink() else self._look(Place.BLOBS, path, drop_id)
+
+    @staticmethod
+    def _look(
+        place: Place, path: Path, drop_id: DropId, claim_hash: ClaimHash | None = None
+    ) -> list[FoundFile]:
+        with contextlib.suppress(FileNotFoundError), _translated():
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                return [_found(place, drop_id, claim_hash, status)]
+        return []
 
     def unlink(self, drop_id: DropId) -> int:
         """Remove every file of this drop, in the order in which files move.
@@ -573,6 +585,8 @@ class Volume:
 
     def _scan(self, place: Place, folder: Path, shard: str = "") -> list[FoundFile | Stranger]:
         result: list[FoundFile | Stranger] = []
+        if folder.is_symlink():
+            return []  # itself a stranger, and reported as one
         with _must_exist():
             for entry in os.scandir(folder):
                 drop_id, claim_hash = _parse_name(place, entry.name)

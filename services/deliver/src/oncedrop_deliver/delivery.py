@@ -183,6 +183,10 @@ class Delivery:
         connection = scope["extensions"].get(CONNECTION)
         if connection is not None and connection.lost:
             return False
+        if not held.single and await self._renew(held, progress, progressed=False) is not (
+            RenewClaim.RENEWED
+        ):
+            return False
         raw = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in head.headers.items()
         ]

@@ -151,6 +151,9 @@ class Links:
             if drop.meta is not None and drop.meta.password_hash:
                 await self._guard.verify(drop, drop.meta.password_hash, password)
                 verified = True
+            if claim_hash(form.claim_id) in drop.lapsed:
+                # The page is older than a try that came to nothing; its claim id is used up.
+                form.claim_id = mint()
         # A POST serves nothing: the request that follows it opens the claim.
         drop = await self._claiming.begin(
             wanted, form.claim_id, request_id="", verified=verified, confirmed=True

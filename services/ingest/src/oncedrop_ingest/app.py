@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
 from oncedrop_common.pages import Pages, static_routes
 from oncedrop_common.pairing import Pairing
+from oncedrop_common.passwords import Passwords
 from oncedrop_common.problems import Problems
 from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
@@ -24,7 +26,8 @@ from oncedrop_ingest.intake import Intake
 from oncedrop_ingest.lingering import LingeringClose
 from oncedrop_ingest.pages import IngestPages
 from oncedrop_ingest.receipt import Receipts
-from oncedrop_ingest.upload import Uploads
+from oncedrop_ingest.upload import Tools
+from oncedrop_ingest.uploads import Uploads
 
 
 class _PutRoute(Route):
@@ -32,6 +35,11 @@ class _PutRoute(Route):
 
     Every path is the name of a file that could be put; that makes none of them a page.
     """
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint, methods=["PUT"])
+        # A name may hold a line break; clean_name takes it out.
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Route's, without a partial match."""
@@ -49,7 +57,8 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
     templates = Pages(["oncedrop_ingest"])
     pages = IngestPages(templates, settings)
     pairing = Pairing(store, volume, ephemeral=settings.ephemeral_volume)
-    intake = Intake(settings, pairing, Uploads(settings, store, volume, metrics), pages)
+    tools = Tools(settings, store, volume, metrics, Passwords())
+    intake = Intake(settings, pairing, Uploads(tools), pages)
     receipts = Receipts(store, volume, pairing, pages, metrics)
 
     @contextlib.asynccontextmanager
@@ -67,7 +76,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
             Route("/robots.txt", _robots),
             *observability_routes(metrics, {"store": store.ping, "volume": pairing.ready}),
             *static_routes(),
-            _PutRoute("/{name:path}", intake.put, methods=["PUT"]),
+            _PutRoute("/{name:path}", intake.put),
         ],
         lifespan=lifespan,
     )

@@ -20,7 +20,8 @@ from oncedrop_ingest.body import announced_length, chunks_of
 from oncedrop_ingest.multipart import FIRST_FILE_AT, FORM_OVERHEAD_BYTES, FormUpload, boundary_of
 from oncedrop_ingest.options import GivenOptions
 from oncedrop_ingest.pages import IngestPages
-from oncedrop_ingest.upload import Upload, Uploads
+from oncedrop_ingest.upload import Upload
+from oncedrop_ingest.uploads import Uploads
 
 
 class Intake:

@@ -9,10 +9,6 @@ from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
 
-# An upload whose length nobody knows asks for more than it needs now, so that not every block
-# costs a question.
-_STEP_BYTES = 16 * 1024 * 1024
-
 
 class Reservation:
     """What one file takes of the usage that all services count in Redis (bytes)."""
@@ -23,12 +19,11 @@ class Reservation:
         self._volume = volume
         self._reserved = 0
 
-    async def grow(self, total: int, *, ahead: int = _STEP_BYTES) -> None:
+    async def grow(self, total: int) -> None:
         """Make sure that there is room for a file of this size, header page included.
 
         Args:
             total: Bytes the file has or will have.
-            ahead: Bytes to ask for beyond that; they never make an upload fail.
 
         Raises:
             VolumeFull: Over the quota, or less would stay free than must.
@@ -40,11 +35,10 @@ class Reservation:
         # What was reserved before is written by now, and no longer free.
         if free - self._settings.min_free_bytes < total - self._reserved:
             raise VolumeFull("The volume has too little free space for this upload.")
-        wanted = total + ahead - self._reserved
-        stored = await self._store.reserve(wanted)
-        self._reserved += wanted
+        stored = await self._store.reserve(total - self._reserved)
+        self._reserved = total
         quota = self._settings.max_stored_bytes
-        if quota and stored - ahead > quota:
+        if quota and stored > quota:
             raise VolumeFull("The server's quota for stored files is used up.")
 
     async def settle(self, total: int) -> None:

@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -46,48 +46,15 @@ class Checksum(Protocol):
         """See these bytes."""
 
 
-class Uploads:
-    """Opens uploads; what each of them needs."""
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every upload needs."""
 
-    def __init__(
-        self, settings: Settings, store: DropStore, volume: Volume, metrics: Metrics
-    ) -> None:
-        self.settings = settings
-        self.store = store
-        self.volume = volume
-        self.metrics = metrics
-        self.passwords = Passwords()
-
-    @contextlib.asynccontextmanager
-    async def opened(
-        self,
-        request: Request,
-        *,
-        announced: int | None,
-        ttl_seconds: int,
-        body_offset: int = HEADER_BYTES,
-    ) -> AsyncIterator[Upload]:
-        """An upload that the block must commit; left in any other way, it leaves nothing behind.
-
-        Args:
-            request: Whose client must still be there when the drop is committed.
-            announced: Bytes the body will have, at most; None: not known.
-            ttl_seconds: The drop's life, as far as it is known yet.
-            body_offset: Where in the file the body begins (bytes).
-
-        Raises:
-            VolumeFull: No room for that many bytes.
-            StoreUnavailable, VolumeUnavailable: One of them does not answer.
-        """
-        upload = Upload(self, request, ttl_seconds, body_offset)
-        try:
-            await upload.open(announced)
-            yield upload
-        except BaseException as exc:
-            await _to_the_end(upload.give_up())
-            why = exc.slug if isinstance(exc, OncedropError) else type(exc).__name__
-            log.info("upload_failed", drop_id=upload.drop_id, bytes=upload.size, problem=why)
-            raise
+    settings: Settings
+    store: DropStore
+    volume: Volume
+    metrics: Metrics
+    passwords: Passwords
 
 
 class Upload:
@@ -99,20 +66,18 @@ class Upload:
         drop_id: What the token leads to.
     """
 
-    def __init__(
-        self, uploads: Uploads, request: Request, ttl_seconds: int, body_offset: int
-    ) -> None:
+    def __init__(self, tools: Tools, request: Request, ttl_seconds: int, body_offset: int) -> None:
         self.token = mint()
         self.owner_key = mint()
         self.drop_id = drop_id(self.token)
-        self._uploads = uploads
+        self._tools = tools
         self._request = request
-        self._store = uploads.store
-        self._volume = uploads.volume
-        self._limit = int(uploads.settings.max_file_bytes)
+        self._store = tools.store
+        self._volume = tools.volume
+        self._limit = int(tools.settings.max_file_bytes)
         self._ttl_seconds = ttl_seconds
         self._owner_hash = owner_hash(self.owner_key)
-        self._reservation = Reservation(uploads.settings, uploads.store, uploads.volume)
+        self._reservation = Reservation(tools.settings, tools.store, tools.volume)
         self._part: Part | None = None
         self._body_offset = body_offset
         self._position = body_offset
@@ -121,7 +86,7 @@ class Upload:
         self._block_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         shortest, longest = _RENEW_SECONDS
-        lease = uploads.settings.upload_lease_seconds
+        lease = tools.settings.upload_lease_seconds
         self._renew_every = min(longest, max(shortest, lease / 10))
         self._began = self._renewed = time.monotonic()
 
@@ -132,12 +97,10 @@ class Upload:
 
     async def open(self, announced: int | None) -> None:
         """Make room, then the record, then the part; see Uploads.opened."""
-        if announced is None:
-            await self._reservation.grow(self._body_offset)
-        else:
-            await self._reservation.grow(self._body_offset + announced, ahead=0)
+        # What comes in chunks of unknown number makes room for each block as it comes.
+        await self._reservation.grow(self._body_offset + (announced or 0))
         result = await self._store.open_upload(self.drop_id, self._owner_hash, self._ttl_seconds)
-        self._uploads.metrics.arrow("open_upload", result)
+        self._tools.metrics.arrow("open_upload", result)
         if result is not OpenUpload.OPENED:
             raise StoreUnavailable("The upload could not be opened.", drop_id=self.drop_id)
         # When cancelled, give_up must find the descriptor: it is set in the thread.
@@ -241,7 +204,7 @@ class Upload:
         result, now_ms = await self._store.renew_upload(
             self.drop_id, self._owner_hash, self._ttl_seconds
         )
-        self._uploads.metrics.arrow("renew_upload", result)
+        self._tools.metrics.arrow("renew_upload", result)
         if result is not RenewUpload.RENEWED:
             raise StoreUnavailable("The upload was given up meanwhile.", drop_id=self.drop_id)
         self._renewed = time.monotonic()
@@ -286,18 +249,18 @@ class Upload:
         if await self._request.is_disconnected():
             raise ClientDisconnect
         result = await self._store.commit(self.drop_id, meta)
-        self._uploads.metrics.arrow("commit", result)
+        self._tools.metrics.arrow("commit", result)
         if result is not Commit.COMMITTED:
             raise StoreUnavailable("The upload was given up meanwhile.", drop_id=self.drop_id)
         seconds = time.monotonic() - self._began
-        self._uploads.metrics.transferred("in", seconds)
+        self._tools.metrics.transferred("in", seconds)
         log.info(
             "upload_committed", drop_id=self.drop_id, bytes=self.size, seconds=round(seconds, 3)
         )
         return meta
 
     async def _password_hash(self, password: str) -> str:
-        return await self._uploads.passwords.hash(password) if password else ""
+        return await self._tools.passwords.hash(password) if password else ""
 
     async def give_up(self) -> None:
         """Remove whatever there is of it: file, record, reservation; each as far as possible."""
@@ -313,22 +276,8 @@ class Upload:
         with contextlib.suppress(OncedropError, TimeoutError):
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 result = await self._store.abandon(self.drop_id, given_up=True)
-                self._uploads.metrics.arrow("abandon", result)
+                self._tools.metrics.arrow("abandon", result)
                 if result is Abandon.COMMITTED:
                     # The commit arrived and its answer did not: nobody was given the link.
                     await self._store.delete(self.drop_id)
                 await self._reservation.give_back()
-
-
-async def _to_the_end(clean_up: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end, whoever cancels the request meanwhile."""
-    task = asyncio.create_task(clean_up, name="clean up")
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError

@@ -51,48 +51,29 @@ class Applier:
             StoreUnavailable, VolumeUnavailable: It was not done, or not to the end; a later pass
                 meets the drop as it is then.
         """
-        drop_id = look.drop_id
         match action:
             case Rebuild():
                 return await self._rebuild(look, action, report)
             case Adopt():
-                adopted, _ = await self._store.adopt(
-                    drop_id, action.claim_hash, revision=action.revision
-                )
-                if self._counted("adopt", adopted, scripts.Adopt.ADOPTED):
-                    self._did(report, action, "claim_adopted", drop_id)
-            case GiveBack():
+                await self._adopt(look.drop_id, action, report)
+            case GiveBack() | MoveBack():
                 await self._give_back(look, action, report)
-            case MoveBack():
-                if await asyncio.to_thread(self._volume.give_back, drop_id, action.claim_hash):
-                    self._did(report, action, "file_given_back", drop_id)
             case Commit():
-                committed = await self._store.commit(drop_id, action.meta)
-                if self._counted("commit", committed, scripts.Commit.COMMITTED):
-                    self._did(report, action, "upload_committed", drop_id)
+                await self._commit(look.drop_id, action, report)
             case Lapse():
-                await self._lapse(drop_id, action, report)
-            case Expire():
-                expired = await self._store.expire(drop_id)
-                if self._counted("expire", expired, scripts.Expire.EXPIRED):
-                    self._did(report, action, "drop_expired", drop_id)
-                    await self._unlink(drop_id, report)
-            case Abandon():
-                abandoned = await self._store.abandon(drop_id, given_up=False)
-                if self._counted("abandon", abandoned, scripts.Abandon.ABANDONED):
-                    self._did(report, action, "upload_abandoned", drop_id)
-                    await self._unlink(drop_id, report)
-            case UnlinkGone():
-                freed = await self._unlink(drop_id, report)
-                if freed:
-                    self._did(report, action, "gone_file_unlinked", drop_id)
+                await self._lapse(look.drop_id, action, report)
+            case Expire() | Abandon() | UnlinkGone():
+                await self._end(look.drop_id, action, report)
             case UnlinkOrphan():
-                await self._unlink_orphan(drop_id, action, report)
+                await self._unlink_orphan(look.drop_id, action, report)
             case Lose():
-                lost = await self._store.lose(drop_id, revision=action.revision)
-                if self._counted("lose", lost, scripts.Lose.LOST):
-                    self._did(report, action, "drop_lost", drop_id)
+                await self._lose(look.drop_id, action, report)
         return True
+
+    async def _adopt(self, drop_id: DropId, action: Adopt, report: Report) -> None:
+        adopted, _ = await self._store.adopt(drop_id, action.claim_hash, revision=action.revision)
+        if self._counted("adopt", adopted, scripts.Adopt.ADOPTED):
+            self._did(report, action, "claim_adopted", drop_id)
 
     async def _rebuild(self, look: Look, action: Rebuild, report: Report) -> bool:
         rebuilt, _ = await self._store.rebuild(look.drop_id, action.meta, action.claim_hash)
@@ -102,8 +83,22 @@ class Applier:
         # A second look at each would double the time that a wiped Redis takes to heal.
         return len(look.files) > 1
 
-    async def _give_back(self, look: Look, action: GiveBack, report: Report) -> None:
+    async def _commit(self, drop_id: DropId, action: Commit, report: Report) -> None:
+        committed = await self._store.commit(drop_id, action.meta)
+        if self._counted("commit", committed, scripts.Commit.COMMITTED):
+            self._did(report, action, "upload_committed", drop_id)
+
+    async def _lose(self, drop_id: DropId, action: Lose, report: Report) -> None:
+        lost = await self._store.lose(drop_id, revision=action.revision)
+        if self._counted("lose", lost, scripts.Lose.LOST):
+            self._did(report, action, "drop_lost", drop_id)
+
+    async def _give_back(self, look: Look, action: GiveBack | MoveBack, report: Report) -> None:
         moved = await asyncio.to_thread(self._volume.give_back, look.drop_id, action.claim_hash)
+        if isinstance(action, MoveBack):
+            if moved:
+                self._did(report, action, "file_given_back", look.drop_id)
+            return
         if not moved and look.blob is None:
             return
         restored = await self._store.restore(
@@ -111,6 +106,23 @@ class Applier:
         )
         if self._counted("restore", restored, scripts.Restore.READY):
             self._did(report, action, "drop_restored", look.drop_id)
+
+    async def _end(
+        self, drop_id: DropId, action: Expire | Abandon | UnlinkGone, report: Report
+    ) -> None:
+        if isinstance(action, Expire):
+            event = "drop_expired"
+            expired = await self._store.expire(drop_id)
+            ended = self._counted("expire", expired, scripts.Expire.EXPIRED)
+        elif isinstance(action, Abandon):
+            event = "upload_abandoned"
+            abandoned = await self._store.abandon(drop_id, given_up=False)
+            ended = self._counted("abandon", abandoned, scripts.Abandon.ABANDONED)
+        else:
+            event, ended = "gone_file_unlinked", True
+        if ended:
+            self._did(report, action, event, drop_id)
+            await self._unlink(drop_id, report)
 
     async def _lapse(self, drop_id: DropId, action: Lapse, report: Report) -> None:
         lapsed, _ = await self._store.lapse(
@@ -135,15 +147,11 @@ class Applier:
         part = action.found.place is Place.INCOMING
         if drop is not None and not (part and drop.state is not DropState.UPLOADING):
             return
-        freed = await asyncio.to_thread(self._volume.unlink_found, action.found)
-        if freed:
-            self._freed(freed, report)
-            self._did(report, action, "orphan_file_unlinked", drop_id)
+        self._freed(await asyncio.to_thread(self._volume.unlink_found, action.found), report)
+        self._did(report, action, "orphan_file_unlinked", drop_id)
 
-    async def _unlink(self, drop_id: DropId, report: Report) -> int:
-        freed = await asyncio.to_thread(self._volume.unlink, drop_id)
-        self._freed(freed, report)
-        return freed
+    async def _unlink(self, drop_id: DropId, report: Report) -> None:
+        self._freed(await asyncio.to_thread(self._volume.unlink, drop_id), report)
 
     def _freed(self, count: int, report: Report) -> None:
         report.bytes_freed += count

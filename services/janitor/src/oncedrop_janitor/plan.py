@@ -264,24 +264,24 @@ class Lose(Action):
 
 def decide(look: Look, rules: Rules) -> Action:
     """The next thing to do about this drop."""
-    if look.moving:
-        return Keep(Why.MOVING)
-    if look.record_damaged:
-        return Damaged("record")
     drop = look.drop
-    if drop is None:
-        return _without_record(look, rules)
-    match drop.state:
-        case DropState.UPLOADING:
-            return _uploading(look, drop, rules)
-        case DropState.GONE:
-            return UnlinkGone() if look.files else Keep(Why.NOTHING)
-        case DropState.READY | DropState.CLAIMED:
-            if drop.meta is None:
-                return Damaged("record")
-            if not look.bodies:
-                return _without_file(look, drop, rules)
-            return _with_file(look, drop, drop.meta, rules)
+    if look.moving:
+        action: Action = Keep(Why.MOVING)
+    elif look.record_damaged:
+        action = Damaged("record")
+    elif drop is None:
+        action = _without_record(look, rules)
+    elif drop.state is DropState.UPLOADING:
+        action = _uploading(look, drop, rules)
+    elif drop.state is DropState.GONE:
+        action = UnlinkGone() if look.files else Keep(Why.NOTHING)
+    elif drop.meta is None:
+        action = Damaged("record")
+    elif not look.bodies:
+        action = _without_file(look, drop, rules)
+    else:
+        action = _with_file(look, drop, drop.meta, rules)
+    return action
 
 
 def _without_record(look: Look, rules: Rules) -> Action:

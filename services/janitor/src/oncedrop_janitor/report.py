@@ -93,12 +93,15 @@ class Report:
     @property
     def removed(self) -> int:
         """Orphans removed and drops that ended."""
-        return sum(getattr(self, name) for name in _REMOVALS)
+        return self._sum(_REMOVALS)
 
     @property
     def changes(self) -> int:
         """Everything done."""
-        return self.removed + sum(getattr(self, name) for name in _REPAIRS)
+        return self._sum(_REMOVALS) + self._sum(_REPAIRS)
+
+    def _sum(self, names: tuple[str, ...]) -> int:
+        return sum(int(getattr(self, name)) for name in names)
 
     def count(self, counter: str, by: int = 1) -> None:
         """Add to a counter by its name."""

@@ -123,19 +123,31 @@ class Scan:
             StoreUnavailable: Redis does not answer.
         """
         ledger = Ledger()
-        async for ids in self._store.scan():
-            now_ms = await self._store.now_ms()
-            for first in range(0, len(ids), _PAGE):
-                page = ids[first : first + _PAGE]
-                glances = await self._glance(page)
-                due = {}
-                for drop_id, glance in glances.items():
-                    ledger.enter(drop_id, glance, now_ms)
-                    if glance is not None and glance.due_ms > now_ms:
-                        due[drop_id] = glance.due_ms
-                if note_due:
-                    await self._store.note_due_times(due, only_missing=True)
+        now_ms = await self._store.now_ms()
+        # Redis works on the next page while this one is entered.
+        ahead: asyncio.Task[dict[DropId, Glance | None]] | None = None
+        try:
+            async for ids in self._store.scan(_PAGE):
+                page, ahead = ahead, asyncio.create_task(self._glance(ids))
+                if page is not None:
+                    await self._enter(ledger, await page, now_ms, note_due=note_due)
+            if ahead is not None:
+                await self._enter(ledger, await ahead, now_ms, note_due=note_due)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
         return ledger
+
+    async def _enter(
+        self, ledger: Ledger, glances: dict[DropId, Glance | None], now_ms: int, *, note_due: bool
+    ) -> None:
+        due = {}
+        for drop_id, glance in glances.items():
+            ledger.enter(drop_id, glance, now_ms)
+            if glance is not None and glance.due_ms > now_ms:
+                due[drop_id] = glance.due_ms
+        if note_due:
+            await self._store.note_due_times(due, only_missing=True)
 
     async def _glance(self, page: list[DropId]) -> dict[DropId, Glance | None]:
         """The records of a page that are still there; None for what is no record."""

@@ -7,16 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from oncedrop_common.drops import Drop, DropId
-from oncedrop_common.errors import StoreUnavailable
+from oncedrop_common.errors import BlobDamaged, StoreUnavailable
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys
 from oncedrop_common.store.batch import Batch
 from oncedrop_common.store.client import RedisClient
 from oncedrop_common.store.records import parse_drop
 from oncedrop_common.store.scripts import ResultT, Script
+
+# How Redis words that a script met a field, or a key, that is not what it must be.
+_DAMAGE_SIGNS = ("DAMAGED", "WRONGTYPE", "user_script")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,14 @@ class StoreConnection:
         key = keys.drop(drop_id)
         with translated():
             try:
-                reply = await self._batch.call("EVALSHA", script.sha, 1, key, *args)
-            except NoScriptError:
-                reply = await self._batch.call("EVAL", script.source, 1, key, *args)
+                try:
+                    reply = await self._batch.call("EVALSHA", script.sha, 1, key, *args)
+                except NoScriptError:
+                    reply = await self._batch.call("EVAL", script.source, 1, key, *args)
+            except ResponseError as exc:
+                if any(sign in str(exc) for sign in _DAMAGE_SIGNS):
+                    raise BlobDamaged("The record is damaged.", drop_id=drop_id) from exc
+                raise
         word, now_ms, flat = reply
         drop = parse_drop(drop_id, int(now_ms), flat) if flat else None
         return script.results(bytes(word).decode()), drop

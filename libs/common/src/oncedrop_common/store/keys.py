@@ -3,8 +3,8 @@
 | key | type | lifetime | written by |
 | --- | --- | --- | --- |
 | oncedrop:drop:<id> | hash | expiry + tombstone time | the scripts in lua/, nothing else |
-| oncedrop:due:<hex> | sorted set | none; sweeps rebuild it | journal.py, the due pass |
-| oncedrop:events | stream | capped at EVENTS_KEPT | journal.py |
+| oncedrop:due:<hex> | sorted set | none; sweeps rebuild it | arrows (no waiting), due pass |
+| oncedrop:events | stream | capped at EVENTS_KEPT | arrows (no waiting) |
 | oncedrop:volume | string | none | pairing, `force` |
 | oncedrop:usage | hash | none; sweeps rewrite it | ingest, whoever unlinks, sweeps |
 | oncedrop:janitor:leader | string | lease of the leading janitor | janitor |

@@ -22,6 +22,9 @@ from oncedrop_common.drops import (
 )
 from oncedrop_common.errors import BlobDamaged
 
+_UNREADABLE = (
+    ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 _CLAIM = "claim:"
 _LAPSED = "lapsed:"
 
@@ -58,7 +61,7 @@ def parse_drop(drop_id: DropId, now_ms: int, flat: Sequence[bytes]) -> Drop:
     try:
         texts = [item.decode() for item in flat]
         return _parse(drop_id, now_ms, dict(zip(texts[::2], texts[1::2], strict=True)))
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except _UNREADABLE as exc:
         raise BlobDamaged("The record is damaged.", drop_id=drop_id) from exc
 
 

@@ -11,6 +11,7 @@ if not mine or mine.closed then return answer('CLOSED') end
 local bytes
 mine.ranges, bytes = union(mine.ranges, ARGV[3])
 note_progress(bytes)
+mine.sending = '1'
 if not covers(mine.ranges, number('size')) then
   claim_set(ARGV[1], mine)
   changed()

@@ -23,12 +23,14 @@ end
 
 local single = number('max_downloads') <= 1
 if single and ARGV[3] == 'blobs' then
-  if mine.unsent then remove('claim:' .. ARGV[1]) else claim_close_for_good(ARGV[1]) end
+  claim_close_for_good(ARGV[1])
   give_back_download()
   changed()
   return answer('READY')
 end
-local restorable = mine.unsent or (get('if_interrupted') == 'restore' and not mine.rebuilt)
+-- With several downloads the file never moves; who sends says so first, by renew_claim.
+local unsent = mine.unsent or not (single or mine.sending or mine.rebuilt)
+local restorable = unsent or (get('if_interrupted') == 'restore' and not mine.rebuilt)
 if restorable and single then
   mine.closed = '1'
   claim_set(ARGV[1], mine)

@@ -6,7 +6,12 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function whole(n) return string.format('%.0f', n) end
 local function get(field) return redis.call('HGET', record, field) end
-local function number(field) return tonumber(get(field) or '0') or 0 end
+-- What is no number is damage, not 0: an expiry of 0 would end the drop.
+local function number(field)
+  local value = tonumber(get(field) or '0')
+  if not value then error('DAMAGED ' .. field) end
+  return value
+end
 local function set(...) redis.call('HSET', record, ...) end
 local function remove(...) redis.call('HDEL', record, ...) end
 

@@ -12,7 +12,7 @@ if not mine then return answer('CLOSED') end
 if mine.closed then return answer(mine.unsent and 'RELEASED' or 'CLOSED') end
 if mine.shared or mine.opener ~= ARGV[2] or mine.ranges ~= '' then return answer('SHARED') end
 if number('max_downloads') > 1 then
-  remove('claim:' .. ARGV[1])
+  claim_close_for_good(ARGV[1])
   give_back_download()
 else
   mine.closed = '1'

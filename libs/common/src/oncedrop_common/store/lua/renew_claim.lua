@@ -1,4 +1,4 @@
--- renew_claim: claimed -> claimed; notes what was acknowledged and, on progress, renews the lease.
+-- renew_claim: claimed -> claimed; notes that and what was sent and, on progress, renews the lease.
 -- KEYS  1 record
 -- ARGV  1 claim_hash   2 lease_seconds   3 claim_max_seconds   4 linger_seconds   5 progressed   6 ranges
 -- Returns  RENEWED | CLOSED | GONE | UNKNOWN
@@ -11,6 +11,7 @@ if not mine or mine.closed or tonumber(mine.deadline) <= now then return answer(
 local bytes
 mine.ranges, bytes = union(mine.ranges, ARGV[6])
 note_progress(bytes)
+mine.sending = '1'
 if ARGV[5] == '1' then
   local lease = mine.complete and ARGV[4] or ARGV[2]
   local deadline = math.min(now + lease * 1000, mine.started + ARGV[3] * 1000)

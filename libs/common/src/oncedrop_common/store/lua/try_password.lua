@@ -6,10 +6,14 @@
 local state = get('state')
 if not state then return answer('UNKNOWN') end
 if state == 'gone' then return answer(get('reason') == 'locked' and 'LOCKED' or 'GONE') end
-local attempts, known = {}, false
-for id in string.gmatch(get('wrong_passwords') or '', '%S+') do
+-- Attempts not known to be right, as "id:ms".
+local attempts, known, latest = {}, false, 0
+for id, ms in string.gmatch(get('wrong_passwords') or '', '([^%s:]+):(%d+)') do
   if id == ARGV[2] then known = true end
-  if id ~= ARGV[2] or ARGV[1] ~= 'right' then attempts[#attempts + 1] = id end
+  if id ~= ARGV[2] or ARGV[1] ~= 'right' then
+    attempts[#attempts + 1] = id .. ':' .. ms
+    latest = math.max(latest, tonumber(ms))
+  end
 end
 local count = #attempts
 if ARGV[1] == 'right' then
@@ -17,20 +21,22 @@ if ARGV[1] == 'right' then
   changed()
   return answer('RIGHT')
 end
+local all = tonumber(ARGV[5])
 if ARGV[1] == 'wrong' then
-  if count < tonumber(ARGV[5]) then return answer('WRONG') end
+  if count < all then return answer('WRONG') end
   bury('locked')
   return answer('LOCKED')
 end
 if known then return answer('TRY') end
-if count >= tonumber(ARGV[5]) then
+local paused = latest + ARGV[4] * 1000 > now
+if count >= all then
+  -- The last of them may be right, and be verified just now.
+  if paused then return answer('WAIT') end
   bury('locked')
   return answer('LOCKED')
 end
-if count > 0 and count % ARGV[3] == 0 and number('wrong_ms') + ARGV[4] * 1000 > now then
-  return answer('WAIT')
-end
-attempts[count + 1] = ARGV[2]
-set('wrong_passwords', table.concat(attempts, ' '), 'wrong_ms', whole(now))
+if count > 0 and count % ARGV[3] == 0 and paused then return answer('WAIT') end
+attempts[count + 1] = ARGV[2] .. ':' .. whole(now)
+set('wrong_passwords', table.concat(attempts, ' '))
 changed()
 return answer('TRY')

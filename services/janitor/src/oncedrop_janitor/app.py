@@ -1,0 +1,58 @@
+"""Composition root of janitor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from oncedrop_common.health import observability_routes
+from oncedrop_common.metrics import Metrics
+from oncedrop_common.middleware import install
+from oncedrop_common.pages import Pages, static_routes
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.problems import Problems
+from oncedrop_common.settings import Settings
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.volume import Volume
+from oncedrop_janitor.leadership import Leadership
+from oncedrop_janitor.operators import Operators
+from oncedrop_janitor.passes import Passes
+from oncedrop_janitor.schedule import Schedule
+from oncedrop_janitor.status import Status
+
+
+def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlette:
+    """The application; connects to nothing until its lifespan starts."""
+    metrics = Metrics("janitor")
+    pages = Pages(["oncedrop_janitor"])
+    pairing = Pairing(store, volume, ephemeral=settings.ephemeral_volume)
+    passes = Passes(settings, store, volume, pairing, metrics)
+    leadership = Leadership(store, locked=settings.leader_lock)
+    schedule = Schedule(settings, passes, leadership)
+    status = Status(settings, store, volume, pairing, passes, schedule, leadership, pages)
+    operators = Operators(settings.admin_token, store, volume, pairing, passes)
+    checks = {"store": store.ping, "volume": pairing.ready, "guard": passes.require_unguarded}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with pairing.watched(), schedule.running():
+            yield
+        await store.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", status.endpoint),
+            Route("/status", status.endpoint),
+            Route("/sweep", operators.sweep, methods=["POST"]),
+            Route("/drops", operators.drops),
+            Route("/drops/{drop_id}", operators.delete, methods=["DELETE"]),
+            *observability_routes(metrics, checks),
+            *static_routes(),
+        ],
+        lifespan=lifespan,
+    )
+    install(app, metrics, Problems(pages))
+    return app

@@ -1,0 +1,100 @@
+"""How things are, for operators: `/status`, as JSON or as a page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from oncedrop_common.accept import Accept
+from oncedrop_common.errors import DependencyError
+from oncedrop_common.pages import Pages
+from oncedrop_common.pairing import Pairing
+from oncedrop_common.settings import Settings
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.times import iso_utc
+from oncedrop_common.volume import Volume
+from oncedrop_janitor.leadership import Leadership
+from oncedrop_janitor.passes import DUE, SWEEP, Passes
+from oncedrop_janitor.schedule import Schedule
+
+
+class Status:
+    """Gathers what `/status` shows; answers 200 also while Redis or the volume is away."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DropStore,
+        volume: Volume,
+        pairing: Pairing,
+        passes: Passes,
+        schedule: Schedule,
+        leadership: Leadership,
+        pages: Pages,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._volume = volume
+        self._pairing = pairing
+        self._passes = passes
+        self._schedule = schedule
+        self._leadership = leadership
+        self._pages = pages
+
+    async def endpoint(self, request: Request) -> Response:
+        """`GET /status` and `GET /`."""
+        document = await self.document()
+        if not Accept.of(request).prefers_page:
+            return JSONResponse(document)
+        return self._pages.render(request, "status.html", status=document)
+
+    async def document(self) -> dict[str, Any]:
+        """Everything, as JSON has it."""
+        sweep, due, (usage, warnings) = await asyncio.gather(
+            self._passes.last(SWEEP), self._passes.last(DUE), self._dependencies()
+        )
+        reasons = [text for text in (self._problem(), sweep.get("guard"), due.get("guard")) if text]
+        next_runs = self._schedule.next_runs()
+        if self._settings.admin_token is None:
+            warnings.append("No admin token is set: operators' calls are refused.")
+        return {
+            "leading": self._leadership.leading,
+            "paired": self._pairing.problem is None,
+            "guard": {"active": bool(reasons), "reasons": list(dict.fromkeys(reasons))},
+            "usage": usage,
+            "warnings": warnings,
+            "passes": {
+                name: {
+                    "last": last or None,
+                    "next_run": _iso(next_runs[name]),
+                }
+                for name, last in ((SWEEP, sweep), (DUE, due))
+            },
+        }
+
+    def _problem(self) -> str | None:
+        problem = self._pairing.problem
+        return problem.detail if problem is not None else None
+
+    async def _dependencies(self) -> tuple[dict[str, int | None], list[str]]:
+        warnings: list[str] = []
+        stored: int | None = None
+        files: int | None = None
+        free: int | None = None
+        try:
+            stored, files = await self._store.usage()
+            warnings += await self._store.server_warnings()
+        except DependencyError as exc:
+            warnings.append(exc.detail)
+        try:
+            free = await asyncio.to_thread(self._volume.free_bytes)
+        except DependencyError as exc:
+            warnings.append(exc.detail)
+        return {"stored_bytes": stored, "files": files, "free_bytes": free}, warnings
+
+
+def _iso(moment: Any) -> str | None:
+    return None if moment is None else iso_utc(round(moment.timestamp() * 1000))
