@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -473,22 +473,31 @@ class Volume:
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        found = [
-            *self._look(Place.INCOMING, self._part_path(drop_id), drop_id),
-            *self._look_in_blobs(drop_id),
-        ]
+        return self.find_many([drop_id])[drop_id]
+
+    def find_many(self, drop_ids: Iterable[DropId]) -> dict[DropId, list[FoundFile]]:
+        """Every file of each of these drops, as find; lists claimed/ once for all of them.
+
+        Raises:
+            VolumeUnavailable: The volume fails.
+        """
+        files: dict[DropId, list[FoundFile]] = {drop_id: [] for drop_id in drop_ids}
+        for drop_id, found in files.items():
+            found.extend(self._look(Place.INCOMING, self._part_path(drop_id), drop_id))
+            found.extend(self._look_in_blobs(drop_id))
         with _must_exist():
             names = os.listdir(self.claimed_folder)
         for name in names:
             match = _CLAIMED_NAME.fullmatch(name)
-            if match and match[1] == drop_id:
-                claim_hash = ClaimHash(match[2])
+            if match and DropId(match[1]) in files:
+                drop_id, claim_hash = DropId(match[1]), ClaimHash(match[2])
                 path = self._claimed_path(drop_id, claim_hash)
-                found += self._look(Place.CLAIMED, path, drop_id, claim_hash)
-        if not found:
-            # Given back between the two looks: the one move against the order.
-            found += self._look_in_blobs(drop_id)
-        return found
+                files[drop_id] += self._look(Place.CLAIMED, path, drop_id, claim_hash)
+        for drop_id, found in files.items():
+            if not found:
+                # Given back between the two looks: the one move against the order.
+                found.extend(self._look_in_blobs(drop_id))
+        return files
 
     def _look_in_blobs(self, drop_id: DropId) -> list[FoundFile]:
         path = self._blob_path(drop_id)

@@ -52,7 +52,6 @@ class Intake:
         async with self._uploads.opened(
             request, announced=announced, ttl_seconds=wanted.ttl_seconds
         ) as upload:
-            request.state.drop_id = upload.drop_id
             async for chunk in chunks_of(request, self._settings.upload_lease_seconds):
                 await upload.write(chunk)
             meta = await upload.commit(name, clean_content_type(declared), wanted)
@@ -87,7 +86,6 @@ class Intake:
         )
         chunks = chunks_of(request, self._settings.upload_lease_seconds)
         upload, meta = await form.read(chunks)
-        request.state.drop_id = upload.drop_id
         accept = Accept.of(request)
         if accept.prefers_page:
             page = self._pages.uploaded(request, addresses, upload, meta)

@@ -33,6 +33,8 @@ from oncedrop_ingest.options import Options
 from oncedrop_ingest.reservation import Reservation
 
 BLOCK_BYTES = 1024 * 1024
+# A client that sends byte by byte would fill the memory with what each piece costs.
+_BLOCK_PIECES = 1024
 _RENEW_SECONDS = (1.0, 5.0)
 _CLEAN_UP_SECONDS = 4.0
 
@@ -133,7 +135,7 @@ class Upload:
             raise UploadTooLarge(self._limit)
         self._block.append((data, checksum))
         self._block_bytes += len(data)
-        if self._block_bytes >= BLOCK_BYTES:
+        if self._block_bytes >= BLOCK_BYTES or len(self._block) >= _BLOCK_PIECES:
             await self._write_block()
         await self._renew_when_due()
 

@@ -45,6 +45,7 @@ class Uploads:
             StoreUnavailable, VolumeUnavailable: One of them does not answer.
         """
         upload = Upload(self._tools, request, ttl_seconds, body_offset)
+        request.state.drop_id = upload.drop_id
         try:
             await upload.open(announced)
             yield upload

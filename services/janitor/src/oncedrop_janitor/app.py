@@ -33,7 +33,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
     leadership = Leadership(store, locked=settings.leader_lock)
     schedule = Schedule(settings, passes, leadership)
     status = Status(settings, store, volume, pairing, passes, schedule, leadership, pages)
-    operators = Operators(settings.admin_token, store, volume, pairing, passes)
+    operators = Operators(settings.admin_token, store, volume, pairing, passes, metrics)
     checks = {"store": store.ping, "volume": pairing.ready, "guard": passes.require_unguarded}
 
     @contextlib.asynccontextmanager

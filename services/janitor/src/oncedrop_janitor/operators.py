@@ -19,6 +19,7 @@ from oncedrop_common.errors import (
     SweepGuarded,
     VolumeUnavailable,
 )
+from oncedrop_common.metrics import Metrics
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store import scripts
 from oncedrop_common.store.drop_store import DropStore
@@ -44,12 +45,14 @@ class Operators:
         volume: Volume,
         pairing: Pairing,
         passes: Passes,
+        metrics: Metrics,
     ) -> None:
         self._admin_token = admin_token
         self._store = store
         self._volume = volume
         self._pairing = pairing
         self._passes = passes
+        self._metrics = metrics
         self._looker = Looker(store, volume)
 
     async def sweep(self, request: Request) -> Response:
@@ -112,6 +115,7 @@ class Operators:
         request.state.drop_id = drop_id
         self._pairing.require()
         result, drop = await self._store.delete(drop_id)
+        self._metrics.arrow("delete", result)
         if result is scripts.Delete.UNKNOWN:
             drop = await self._delete_forgotten(drop_id)
         freed = await asyncio.to_thread(self._volume.unlink, drop_id)

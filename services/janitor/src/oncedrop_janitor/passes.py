@@ -214,7 +214,8 @@ class Passes:
         scan = Scan(self._store, self._volume)
         ledger = await scan.read_records(note_due=not report.dry_run)
         strangers = await scan.read_elsewhere()
-        report.records, run.tally.records = ledger.records, ledger.living
+        report.records = ledger.records
+        report.living = run.tally.records = ledger.living
         size = 0
         for shard in self._volume.shards():
             result = await scan.compare(ledger, shard)
@@ -240,8 +241,9 @@ class Passes:
 
     async def _due(self, report: Report) -> None:
         run = await self._begin(report)
+        sweep = await self.last(SWEEP)
         # What a sweep was not allowed to delete is not nibbled away here either.
-        run.mismatches = not (await self.last(SWEEP)).get("guard")
+        run.mismatches = not sweep.get("guard")
         seen: set[DropId] = set()
         for _ in range(_DUE_BATCHES):
             drop_ids = await self._store.due(await self._store.now_ms(), _DUE_PER_SHARD)
@@ -249,7 +251,10 @@ class Passes:
             if not fresh:
                 return
             seen.update(fresh)
-            report.records = run.tally.records = run.tally.files = len(seen)
+            report.records = len(seen)
+            # A share of all there is: orphans may become due together.
+            run.tally.records = max(len(seen), sweep.get("living", 0))
+            run.tally.files = max(len(seen), sweep.get("files", 0))
             for page in _pages(fresh, _PAGE):
                 await self._settle(run, page)
             await self._delete(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from oncedrop_common.errors import DependencyError
 from oncedrop_common.times import iso_utc
 from oncedrop_janitor.plan import Action
 
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 # A dry run names this many drops; it counts them all.
 _MOST_LISTED = 1000
 _REMOVALS = (
@@ -32,7 +34,7 @@ class Report:
     Attributes:
         name: `sweep` or `due`.
         started_ms: By this machine's clock.
-        records: Records looked at, tombstones included.
+        records: Records looked at, tombstones included; living: those that are not gone.
         files: Files of ours looked at.
         orphan_files: Unlinked because no record can be made of them.
         orphan_records: Became gone(lost): their file is nowhere.
@@ -59,6 +61,7 @@ class Report:
     dry_run: bool = False
     forced: bool = False
     records: int = 0
+    living: int = 0
     files: int = 0
     orphan_files: int = 0
     orphan_records: int = 0
@@ -111,7 +114,8 @@ class Report:
         """Note what a dry run would do."""
         self.count(action.counter)
         if len(self.actions) < _MOST_LISTED:
-            self.actions.append({"drop_id": drop_id, "action": type(action).__name__.lower()})
+            name = _CAPITAL.sub("_", type(action).__name__).lower()
+            self.actions.append({"drop_id": drop_id, "action": name})
 
     def counts(self) -> dict[str, Any]:
         """What is logged: every number, no list."""

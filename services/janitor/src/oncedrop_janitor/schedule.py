@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from apscheduler.schedulers.asyncio import (  # type: ignore[import-untyped]
     AsyncIOScheduler,
@@ -65,13 +66,14 @@ class Schedule:
     def _add(
         self,
         name: str,
-        work: Callable[[], Awaitable[None]],
+        work: Callable[[], Coroutine[Any, Any, None]],
         seconds: int,
         *,
         at_once: bool = False,
     ) -> None:
         async def tracked() -> None:
-            task = asyncio.create_task(_run(work))
+            # The scheduler cancels what runs when it stops, but nobody waits for its end.
+            task = asyncio.create_task(work())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await task
@@ -99,7 +101,3 @@ class Schedule:
                 seconds=min(_RETRY_SECONDS, self._settings.sweep_interval_seconds)
             )
             self._scheduler.modify_job(SWEEP, next_run_time=soon)
-
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    await work()

@@ -18,6 +18,7 @@ from oncedrop_common.times import iso_utc
 from oncedrop_common.volume import Volume
 from oncedrop_janitor.leadership import Leadership
 from oncedrop_janitor.passes import DUE, SWEEP, Passes
+from oncedrop_janitor.report import Report
 from oncedrop_janitor.schedule import Schedule
 
 
@@ -68,7 +69,8 @@ class Status:
             "warnings": warnings,
             "passes": {
                 name: {
-                    "last": last or None,
+                    # A janitor of another version may have kept fewer numbers.
+                    "last": {**Report(name, 0).document(), **last} if last else None,
                     "next_run": _iso(next_runs[name]),
                 }
                 for name, last in ((SWEEP, sweep), (DUE, due))
