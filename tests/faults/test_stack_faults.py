@@ -282,7 +282,8 @@ def test_the_volume_swapped_for_an_empty_one_is_503_until_force(stack: Stack) ->
     hidden.rename(stack.volume_dir)
     stack.wait_ready()
 
-    assert httpx.get(drop.url).content == BODY
+    again = httpx.get(drop.url)
+    assert again.content == BODY, again.text
 
 
 def test_races_through_restarts_have_one_winner_each(stack: Stack) -> None:

@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from oncedrop_common.errors import StoreUnavailable, UploadTooLarge
+from oncedrop_common.http import server
 from oncedrop_common.http.server import run_main
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
@@ -76,9 +77,9 @@ def create(settings):
     return app
 
 if HOW == "hurry":
-    import oncedrop_common.http.server as server
     server._GRACEFUL_SECONDS = 1
-run_main("test", create, lambda settings: PORT, http=HTTP)
+server.protocol_for = lambda settings: HTTP
+run_main("test", create, lambda settings: PORT)
 """
 
 

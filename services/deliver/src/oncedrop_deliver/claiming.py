@@ -234,8 +234,12 @@ class Claiming:
     async def _not_confirmed(self, drop: Drop, mine: ClaimHash, request_id: str) -> OncedropError:
         """No file for a claim that Redis granted: the volume knows better, or is not ours."""
         drop_id = drop.drop_id
-        await self._pairing.check()
-        files = await asyncio.to_thread(self._volume.find, drop_id)
+        try:
+            await self._pairing.check()
+            files = await asyncio.to_thread(self._volume.find, drop_id)
+        except OncedropError:
+            await self._give_up(drop_id, mine, request_id)
+            raise
         for found in files:
             if found.claim_hash is None or found.claim_hash == mine:
                 continue
