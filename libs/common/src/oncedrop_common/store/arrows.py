@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oncedrop_common.drops import ClaimHash, Drop, DropId, DropMeta
-from oncedrop_common.store import scripts
+from oncedrop_common.store import keys, scripts
 from oncedrop_common.store.connection import StoreConnection
 from oncedrop_common.store.records import intervals_text, meta_fields
 
@@ -75,6 +75,7 @@ class Arrows(StoreConnection):
         self.note_due(drop)
         if result is scripts.Commit.COMMITTED:
             self.record_event("created", drop_id, size=meta.size)
+            self.cast("HINCRBY", keys.USAGE, "files", 1)
         return result
 
     async def claim(

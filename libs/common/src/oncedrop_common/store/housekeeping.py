@@ -152,9 +152,10 @@ class Housekeeping(StoreConnection):
         await self.call("HSET", keys.USAGE, "bytes", size, "files", files)
 
     def freed(self, size: int) -> None:
-        """Take unlinked bytes off the usage, when there is time."""
+        """Take a file that was unlinked off the usage, when there is time."""
         if size:
             self.cast("HINCRBY", keys.USAGE, "bytes", -size)
+            self.cast("HINCRBY", keys.USAGE, "files", -1)
 
     async def lead(self, janitor_id: str, lease_seconds: int) -> bool:
         """Whether this janitor leads; whoever leads keeps leading while it asks."""

@@ -26,10 +26,5 @@ if tonumber(mine.deadline) > now then
   changed()
   return answer('LINGERING')
 end
-claim_close_for_good(ARGV[1])
-if used_up() then
-  bury('delivered')
-  return answer('DELIVERED')
-end
-changed()
+if end_delivered(ARGV[1]) then return answer('DELIVERED') end
 return answer('COUNTED')

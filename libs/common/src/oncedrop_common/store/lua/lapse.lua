@@ -12,12 +12,7 @@ if not mine then return answer('CHANGED') end
 if not mine.closed and tonumber(mine.deadline) > now and ARGV[4] ~= '1' then return answer('LIVE') end
 
 if mine.complete or covers(mine.ranges, number('size')) and number('size') > 0 then
-  claim_close_for_good(ARGV[1])
-  if used_up() then
-    bury('delivered')
-    return answer('DELIVERED')
-  end
-  changed()
+  if end_delivered(ARGV[1]) then return answer('DELIVERED') end
   return answer('COUNTED')
 end
 

@@ -99,3 +99,11 @@ end
 
 -- The last download of the drop is over: nothing is left to claim and nobody holds a claim.
 local function used_up() return number('downloads_left') <= 0 and #claim_hashes() == 0 end
+
+-- A claim whose every byte has arrived: the drop goes with the last one. Whether it went.
+local function end_delivered(hash)
+  claim_close_for_good(hash)
+  local last = used_up()
+  if last then bury('delivered') else changed() end
+  return last
+end
