@@ -14,180 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
-import secrets
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from oncedrop_common import blob_header
 from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader, HeaderInvalid
 from oncedrop_common.drops import ClaimHash, DropId
-from oncedrop_common.errors import BlobDamaged, BlobMissing, VolumeFull, VolumeUnavailable
+from oncedrop_common.errors import BlobDamaged, BlobMissing, VolumeUnavailable
 from oncedrop_common.tokens import is_drop_id
+from oncedrop_common.volume.contents import FoundFile, OpenBlob, Part, Place, Stranger
+from oncedrop_common.volume.failures import fsync_folder, must_exist, translated
+from oncedrop_common.volume.ground import MARKER, PROBE, SHARDS, Ground
 
-_MARKER = ".oncedrop"
-_PROBE = ".probe-"
-_SHARDS = tuple(f"{n:02x}" for n in range(256))
 _SILLY_RENAME = ".nfs"
 _CLAIMED_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})", re.ASCII)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_LAYOUT_VERSION = 1
 
 
-class Place(StrEnum):
-    """The three folders a drop's file moves through, in this order."""
-
-    INCOMING = "incoming"
-    BLOBS = "blobs"
-    CLAIMED = "claimed"
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """What the volume says of itself.
-
-    Attributes:
-        volume_id: Paired with Redis' `oncedrop:volume`.
-        created_ms: When this volume was taken into use.
-    """
-
-    volume_id: str
-    created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file of ours met in the volume.
-
-    Attributes:
-        size: Whole file, header page included (bytes).
-        mtime_ms: By the volume's clock, which may not be ours.
-    """
-
-    place: Place
-    drop_id: DropId
-    claim_hash: ClaimHash | None
-    size: int
-    mtime_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stranger:
-    """Something that is not one of ours: reported, never touched.
-
-    Attributes:
-        where: Folder and kind; the name itself is somebody else's text.
-        ignorable: An NFS client's `.nfs*` leftover that goes away by itself.
-    """
-
-    where: str
-    ignorable: bool = False
-
-
-class Part:
-    """A blob being written: positions are file offsets in bytes, the header page included."""
-
-    def __init__(self, drop_id: DropId, fd: int) -> None:
-        self.drop_id = drop_id
-        self.fd = fd
-
-    def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of data at this offset.
-
-        Raises:
-            VolumeFull: No space left.
-            VolumeUnavailable: Any other failure.
-        """
-        with _translated():
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self.fd, view, offset)
-                view = view[written:]
-                offset += written
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Up to count bytes from this offset; empty at the end.
-
-        Raises:
-            VolumeUnavailable: The file cannot be read.
-        """
-        with _translated():
-            return os.pread(self.fd, count, offset)
-
-    def close(self) -> None:
-        """Give the descriptor back; safe to repeat."""
-        if self.fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.fd)
-            self.fd = -1
-
-
-class OpenBlob:
-    """A blob opened for reading, its header checked against its name and size."""
-
-    def __init__(self, fd: int, header: BlobHeader) -> None:
-        self.fd = fd
-        self.header = header
-
-    def close(self) -> None:
-        """Give the descriptor back; safe to repeat."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """OSError becomes VolumeFull or VolumeUnavailable; a missing file stays FileNotFoundError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        name = errno.errorcode.get(exc.errno or 0, "error")
-        if exc.errno in _FULL:
-            raise VolumeFull("The volume has no space left.") from exc
-        raise VolumeUnavailable(f"The volume does not work ({name}).") from exc
-
-
-@contextlib.contextmanager
-def _must_exist() -> Iterator[None]:
-    """As _translated, and a missing folder means that the volume is not there."""
-    try:
-        with _translated():
-            yield
-    except FileNotFoundError as exc:
-        raise VolumeUnavailable("The volume is not there.") from exc
-
-
-def _fsync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-class Volume:
+class Volume(Ground):
     """One mounted volume."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
 
     # Paths, the only ones there are.
 
@@ -220,136 +67,6 @@ class Volume:
             return self._blob_path(found.drop_id)
         return self._claimed_path(found.drop_id, found.claim_hash)
 
-    # The marker and the layout.
-
-    def read_marker(self) -> Marker | None:
-        """The marker, or None when the folder is there without one.
-
-        Raises:
-            VolumeUnavailable: No such folder, unreadable, or a marker that is not ours.
-        """
-        with _must_exist():
-            self.root.stat()
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        try:
-            with _translated():
-                fd = os.open(self.root / _MARKER, flags)
-                try:
-                    regular = stat.S_ISREG(os.fstat(fd).st_mode)
-                    text = os.read(fd, HEADER_BYTES) if regular else b""
-                finally:
-                    os.close(fd)
-        except FileNotFoundError:
-            return None
-        try:
-            document = json.loads(text)
-            if document["layout"] != _LAYOUT_VERSION:
-                raise VolumeUnavailable("The volume has another layout version.")
-            return Marker(str(document["volume_id"]), int(document["created_ms"]))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
-            raise VolumeUnavailable("The volume's marker cannot be read.") from exc
-
-    def is_empty(self) -> bool:
-        """Whether nothing but the file system's own lost+found lies in the volume's folder.
-
-        Raises:
-            VolumeUnavailable: No such folder, or unreadable.
-        """
-        with _must_exist():
-            return not {n for n in os.listdir(self.root) if not n.startswith(_PROBE)} - {
-                "lost+found"
-            }
-
-    def make_root(self) -> None:
-        """Create the volume's folder for an embedded stack.
-
-        Raises:
-            VolumeUnavailable: It cannot be made.
-        """
-        with _must_exist():
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def make_layout(self) -> None:
-        """Create the folders that are missing; safe to repeat and to race.
-
-        Raises:
-            VolumeUnavailable: A folder cannot be made, or something else has its name.
-            VolumeFull: No space or inode is left.
-        """
-        with _must_exist():
-            folders = [self.root / place for place in Place]
-            folders += [self.root / Place.BLOBS / shard for shard in _SHARDS]
-            for folder in folders:
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700)
-                if not stat.S_ISDIR(folder.lstat().st_mode):
-                    raise VolumeUnavailable("Something in the volume has a folder's name.")
-            _fsync_folder(self.root / Place.BLOBS)
-            _fsync_folder(self.root)
-
-    def write_marker(self, marker: Marker, *, replace: bool = False) -> Marker:
-        """Put the marker in place, once; of several racing callers one wins.
-
-        Returns:
-            The marker that stands afterwards.
-
-        Raises:
-            VolumeUnavailable, VolumeFull: It cannot be written.
-        """
-        text = json.dumps(
-            {
-                "layout": _LAYOUT_VERSION,
-                "volume_id": marker.volume_id,
-                "created_ms": marker.created_ms,
-            }
-        )
-        with _must_exist():
-            draft = self.root / f"{_PROBE}{secrets.token_hex(8)}"
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with open(fd, "w") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(fd)
-                if replace:
-                    draft.rename(self.root / _MARKER)
-                else:
-                    with contextlib.suppress(FileExistsError):
-                        os.link(draft, self.root / _MARKER)
-                _fsync_folder(self.root)
-            finally:
-                draft.unlink(missing_ok=True)
-        standing = self.read_marker()
-        if standing is None:
-            raise VolumeUnavailable("The volume's marker vanished.")
-        return standing
-
-    def probe_clock_ms(self) -> int:
-        """What time the volume's file system thinks it is; also shows that it can be written.
-
-        Raises:
-            VolumeUnavailable, VolumeFull: It cannot.
-        """
-        probe = self.root / f"{_PROBE}{secrets.token_hex(8)}"
-        with _must_exist():
-            fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, b"\0")
-                return os.fstat(fd).st_mtime_ns // 1_000_000
-            finally:
-                os.close(fd)
-                probe.unlink(missing_ok=True)
-
-    def free_bytes(self) -> int:
-        """Space an unprivileged writer can still use.
-
-        Raises:
-            VolumeUnavailable: The volume does not answer.
-        """
-        with _must_exist():
-            status = os.statvfs(self.root)
-        return status.f_bavail * status.f_frsize
-
     # Upload.
 
     def create_part(self, drop_id: DropId) -> Part:
@@ -359,7 +76,7 @@ class Volume:
             VolumeFull, VolumeUnavailable: It cannot be made.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with _must_exist():
+        with must_exist():
             return Part(drop_id, os.open(self._part_path(drop_id), flags, 0o600))
 
     def commit_part(self, part: Part, header: BlobHeader) -> None:
@@ -371,12 +88,12 @@ class Volume:
             VolumeFull, VolumeUnavailable: The blob may or may not be in place; see unlink.
         """
         part.write_at(0, blob_header.pack(header))
-        with _must_exist():
+        with must_exist():
             os.fsync(part.fd)
             target = self._real_blob_path(part.drop_id)
             self._part_path(part.drop_id).rename(target)
-            _fsync_folder(target.parent)
-            _fsync_folder(self.root / Place.INCOMING)
+            fsync_folder(target.parent)
+            fsync_folder(self.root / Place.INCOMING)
         part.close()
 
     # Claim, serve, delete.
@@ -391,7 +108,7 @@ class Volume:
             VolumeUnavailable: The volume fails.
         """
         try:
-            with _translated():
+            with translated():
                 self._real_blob_path(drop_id).rename(self._claimed_path(drop_id, claim_hash))
         except FileNotFoundError:
             return False
@@ -407,7 +124,7 @@ class Volume:
             VolumeUnavailable: The volume fails.
         """
         try:
-            with _translated():
+            with translated():
                 self._claimed_path(drop_id, claim_hash).rename(self._real_blob_path(drop_id))
         except FileNotFoundError:
             return False
@@ -419,8 +136,8 @@ class Volume:
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        with _must_exist():
-            _fsync_folder(self.claimed_folder)
+        with must_exist():
+            fsync_folder(self.claimed_folder)
 
     def open_claimed(self, drop_id: DropId, claim_hash: ClaimHash) -> OpenBlob:
         """Open the file this claimant took.
@@ -444,7 +161,7 @@ class Volume:
         # O_NONBLOCK: a FIFO with a drop's name must not hang the thread.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            with _translated():
+            with translated():
                 fd = os.open(path, flags)
         except FileNotFoundError as exc:
             raise BlobMissing("The file is not there.", drop_id=drop_id) from exc
@@ -453,7 +170,7 @@ class Volume:
                 raise BlobDamaged("The file is a link.", drop_id=drop_id) from exc
             raise
         try:
-            with _must_exist():
+            with must_exist():
                 status = os.fstat(fd)
                 page = os.pread(fd, HEADER_BYTES, 0) if stat.S_ISREG(status.st_mode) else b""
             try:
@@ -485,7 +202,7 @@ class Volume:
         for drop_id, found in files.items():
             found.extend(self._look(Place.INCOMING, self._part_path(drop_id), drop_id))
             found.extend(self._look_in_blobs(drop_id))
-        with _must_exist():
+        with must_exist():
             names = os.listdir(self.claimed_folder)
         for name in names:
             match = _CLAIMED_NAME.fullmatch(name)
@@ -507,7 +224,7 @@ class Volume:
     def _look(
         place: Place, path: Path, drop_id: DropId, claim_hash: ClaimHash | None = None
     ) -> list[FoundFile]:
-        with contextlib.suppress(FileNotFoundError), _translated():
+        with contextlib.suppress(FileNotFoundError), translated():
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 return [_found(place, drop_id, claim_hash, status)]
@@ -541,7 +258,7 @@ class Volume:
 
     def _unlink(self, path: Path) -> int:
         try:
-            with _translated():
+            with translated():
                 status = path.lstat()
                 if not stat.S_ISREG(status.st_mode):
                     return 0
@@ -554,7 +271,7 @@ class Volume:
 
     def shards(self) -> tuple[str, ...]:
         """The names of the folders in blobs/ that a drop can lie in."""
-        return _SHARDS
+        return SHARDS
 
     def scan_blobs(self, shard: str) -> list[FoundFile | Stranger]:
         """What lies in one shard of blobs/.
@@ -578,17 +295,17 @@ class Volume:
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        ours = {_MARKER, "lost+found", *Place}
-        with _must_exist():
+        ours = {MARKER, "lost+found", *Place}
+        with must_exist():
             strangers = [
                 _stranger("root", entry)
                 for entry in os.scandir(self.root)
-                if entry.name not in ours and not entry.name.startswith(_PROBE)
+                if entry.name not in ours and not entry.name.startswith(PROBE)
             ]
             strangers += [
                 _stranger(Place.BLOBS, entry)
                 for entry in os.scandir(self.root / Place.BLOBS)
-                if entry.name not in _SHARDS or not entry.is_dir(follow_symlinks=False)
+                if entry.name not in SHARDS or not entry.is_dir(follow_symlinks=False)
             ]
         return strangers
 
@@ -596,7 +313,7 @@ class Volume:
         result: list[FoundFile | Stranger] = []
         if folder.is_symlink():
             return []  # itself a stranger, and reported as one
-        with _must_exist():
+        with must_exist():
             for entry in os.scandir(folder):
                 drop_id, claim_hash = _parse_name(place, entry.name)
                 if drop_id is None or not drop_id.startswith(shard):
