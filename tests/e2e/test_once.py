@@ -349,6 +349,24 @@ async def test_what_the_client_did_not_acknowledge_is_not_delivered(
     await assert_gone(store, volume, drop, GoneReason.DELIVERED)
 
 
+async def test_what_the_servers_kernel_took_is_not_delivered(
+    deliver: Service, store: DropStore, volume: Volume
+) -> None:
+    """A small file lies whole in the server's socket; its client has not got it yet."""
+    body = BODY[:40_000]
+    drop = await make_ready_drop(store, volume, body)
+    client = RawClient.get(deliver.port, f"/d/{drop.token}", receive_buffer=1024)
+    await asyncio.to_thread(client.socket.recv, 1)
+    await asyncio.sleep(1.5)
+
+    record = await store.read(drop.drop_id)
+    assert record is not None
+    assert record.state is DropState.CLAIMED
+    assert record.acknowledged_bytes < len(body)
+    assert [f.place for f in volume.find(drop.drop_id)] == ["claimed"]
+    client.close()
+
+
 async def test_a_restorable_drop_answers_409_while_it_is_held(
     deliver: Service, store: DropStore, volume: Volume
 ) -> None:

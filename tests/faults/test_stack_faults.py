@@ -213,11 +213,15 @@ def test_a_server_stopped_past_its_lease_hands_nothing_further_over(tmp_path: Pa
         stack.deliver.process.send_signal(signal.SIGSTOP)
         try:
             wait_until(lambda: not stack.files(), 20, what="the lapsed claim to be burnt")
+            # What its kernel had been given before still comes; then there is room for more.
+            client.drain()
+            before = len(client.received)
         finally:
             stack.deliver.process.send_signal(signal.SIGCONT)
+        client.drain()
 
-        assert client.ends()
-        assert len(client.received) < len(LARGE)
+        assert len(client.received) == before
+        assert before < len(LARGE)
         client.close()
         assert httpx.get(drop.url).json()["reason"] == "interrupted"
 

@@ -154,6 +154,13 @@ class RawClient:
             self.received += chunk
         return body
 
+    def drain(self, quiet_seconds: float = 1.5) -> None:
+        """Read until nothing has come for so long, or the connection has ended."""
+        self.socket.settimeout(quiet_seconds)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while chunk := self.socket.recv(65536):
+                self.received += chunk
+
     def ends(self) -> bool:
         """Whether the other side ends the connection (within the timeout)."""
         try:
