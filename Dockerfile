@@ -33,6 +33,6 @@ ENV PATH=/opt/oncedrop/bin:$PATH \
     ONCEDROP_VOLUME_DIR=/volume
 USER 10001:10001
 EXPOSE 8001 8002 8003
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-I", "/opt/oncedrop/healthcheck.py"]
 CMD ["sh", "-c", "exec python -m oncedrop_${SERVICE}"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -24,6 +24,7 @@ from oncedrop_common.volume import FoundFile, Place, Stranger, Volume
 
 # More would hold the loop for more than a few milliseconds at a time.
 _PAGE = 250
+_PAGES_AHEAD = 4
 # Where a body can begin, at the latest (blob_header.py).
 _MOST_AHEAD_BYTES = 64 * 1024
 _ENTRY = struct.Struct("=16sBq")
@@ -124,25 +125,27 @@ class Scan:
         """
         ledger = Ledger()
         now_ms = await self._store.now_ms()
-        # Redis works on the next page while this one is entered.
-        ahead: asyncio.Task[dict[DropId, Glance | None]] | None = None
+        # Redis works on some pages while others are entered.
+        ahead: deque[asyncio.Task[None]] = deque()
         try:
             async for ids in self._store.scan(_PAGE):
-                page, ahead = ahead, asyncio.create_task(self._glance(ids))
-                if page is not None:
-                    await self._enter(ledger, await page, now_ms, note_due=note_due)
-            if ahead is not None:
-                await self._enter(ledger, await ahead, now_ms, note_due=note_due)
+                if len(ahead) == _PAGES_AHEAD:
+                    await ahead.popleft()
+                work = self._enter(ledger, ids, now_ms, note_due=note_due)
+                ahead.append(asyncio.create_task(work))
+            while ahead:
+                await ahead.popleft()
         finally:
-            if ahead is not None:
-                ahead.cancel()
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
         return ledger
 
     async def _enter(
-        self, ledger: Ledger, glances: dict[DropId, Glance | None], now_ms: int, *, note_due: bool
+        self, ledger: Ledger, ids: list[DropId], now_ms: int, *, note_due: bool
     ) -> None:
         due = {}
-        for drop_id, glance in glances.items():
+        for drop_id, glance in (await self._glance(ids)).items():
             ledger.enter(drop_id, glance, now_ms)
             if glance is not None and glance.due_ms > now_ms:
                 due[drop_id] = glance.due_ms
