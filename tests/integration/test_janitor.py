@@ -119,9 +119,13 @@ async def open_upload(store: DropStore) -> tuple[DropId, DropMeta]:
     return drop_id, meta_for(BODY, owner_key, await store.now_ms())
 
 
-async def snapshot(store: DropStore) -> dict[bytes, bytes]:
-    """Every key with its content, as Redis would dump it."""
-    return {name: await store.call("DUMP", name) for name in await store.call("KEYS", "*")}
+async def snapshot(store: DropStore) -> dict[bytes, object]:
+    """Every key with its content; a hash's fields have no order."""
+    content: dict[bytes, object] = {}
+    for name in await store.call("KEYS", "*"):
+        is_hash = await store.call("TYPE", name) == b"hash"
+        content[name] = await store.call("HGETALL" if is_hash else "DUMP", name)
+    return content
 
 
 async def settled(passes: Passes) -> None:
