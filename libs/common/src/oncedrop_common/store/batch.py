@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from oncedrop_common.store.client import RedisClient
 
 Command = tuple[str | bytes | int | float, ...]
@@ -66,7 +64,7 @@ class Batch:
             for command, _ in waiting:
                 pipeline.execute_command(*command)
             replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as exc:
+        except Exception as exc:  # noqa: BLE001  every caller waits for its own answer
             replies = [exc] * len(waiting)
         for (_, future), reply in zip(waiting, replies, strict=True):
             if future is None or future.done():
