@@ -210,6 +210,8 @@ def test_a_server_stopped_past_its_lease_hands_nothing_further_over(tmp_path: Pa
     with running_stack(tmp_path, due_interval_seconds=1, claim_lease_seconds=3) as stack:
         drop = stack.upload(LARGE)
         client = begin_download(stack, drop, 1000)
+        # Stopped where it waits for the client; between check and step it would give one step.
+        time.sleep(0.5)
         stack.deliver.process.send_signal(signal.SIGSTOP)
         try:
             wait_until(lambda: not stack.files(), 20, what="the lapsed claim to be burnt")
