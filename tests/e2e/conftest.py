@@ -28,14 +28,14 @@ async def volume(store: DropStore, shared_volume_dir: Path) -> Volume:
     return volume
 
 
-@pytest.fixture(scope="session", params=["zero_copy", "plain"])
+@pytest.fixture(scope="module", params=["zero_copy", "plain"])
 def deliver_process(
     request: pytest.FixtureRequest,
     redis_server: str,
     shared_volume_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
-    """The session's deliver; most tests want deliver."""
+    """The module's deliver: no two modules' processes may share a Redis and not a volume."""
     Volume(shared_volume_dir).make_root()
     log = tmp_path_factory.mktemp("logs") / "deliver.log"
     zero_copy = "1" if request.param == "zero_copy" else "0"
