@@ -140,11 +140,11 @@ class Compose:
 
     # Life.
 
-    def up(self, *arguments: str) -> None:
+    def up(self, *arguments: str, build: bool = True) -> None:
         """Bring it up and wait until all is healthy."""
-        answer = self.try_run(
-            "up", "--detach", "--build", "--wait", "--wait-timeout", str(_UP_SECONDS), *arguments
-        )
+        waiting = ("--detach", "--wait", "--wait-timeout", str(_UP_SECONDS))
+        building = "--build" if build else "--no-build"
+        answer = self.try_run("up", building, *waiting, *arguments)
         if answer.returncode != 0:
             logs = self.try_run("logs", "--tail", "30").stdout
             pytest.fail(f"{answer.stderr[-3000:]}\n{logs}")
