@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from oncedrop_common.embedded import valkey
+from support.waiting import wait_until
 
 SERVICES = ("ingest", "deliver", "janitor")
 START_SECONDS = 60
@@ -27,13 +28,6 @@ STOP_SECONDS = 40
 LINUX_ONLY = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells a child of its parent's end"
 )
-
-
-def wait_until(predicate: Callable[[], bool], timeout_seconds: float, *, what: str) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not predicate():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_seconds} s"
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

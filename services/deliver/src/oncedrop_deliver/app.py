@@ -27,7 +27,7 @@ from oncedrop_common.problems import PageMaker, Problems
 from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
-from oncedrop_deliver.claiming import Claiming, refusal
+from oncedrop_deliver.claiming import Claiming
 from oncedrop_deliver.delivery import Delivery
 from oncedrop_deliver.guarding import PasswordGuard
 from oncedrop_deliver.landing import landing_page
@@ -56,10 +56,8 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         """The landing page again, with what was wrong."""
         if exc.drop_id is None:
             raise exc
-        drop = await claiming.look(exc.drop_id)
-        if drop.meta is None:
-            raise refusal(drop)
-        return landing_page(pages, request, drop, drop.meta, status, exc.detail)
+        drop, meta = await claiming.look(exc.drop_id)
+        return landing_page(pages, request, drop, meta, status, exc.detail)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

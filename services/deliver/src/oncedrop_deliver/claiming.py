@@ -7,7 +7,15 @@ import contextlib
 
 import structlog
 
-from oncedrop_common.drops import ClaimHash, Drop, DropId, DropState, GoneReason, IfInterrupted
+from oncedrop_common.drops import (
+    ClaimHash,
+    Drop,
+    DropId,
+    DropMeta,
+    DropState,
+    GoneReason,
+    IfInterrupted,
+)
 from oncedrop_common.errors import (
     BlobDamaged,
     BlobMissing,
@@ -49,20 +57,27 @@ class Claiming:
         self._metrics = metrics
         self._sync_claimed = SharedSync(volume.sync_claimed)
 
-    async def look(self, drop_id: DropId) -> Drop:
-        """The drop as it stands; changes nothing, even where Redis forgot it.
+    async def look(self, drop_id: DropId) -> tuple[Drop, DropMeta]:
+        """The drop as it stands, if it can be had; as judge."""
+        return await self.judge(drop_id, await self._store.read(drop_id))
+
+    async def judge(self, drop_id: DropId, drop: Drop | None) -> tuple[Drop, DropMeta]:
+        """The drop and its metadata, if it can be had; changes nothing, also where Redis forgot it.
+
+        Args:
+            drop_id: Which drop.
+            drop: Its record as it was just read.
 
         Raises:
             LinkUnknown: Neither record nor blob, or one still being uploaded.
             DropGone: Used up, being taken, expired, deleted or locked.
             ClaimHeld: Someone is downloading it and may give it back.
         """
-        drop = await self._store.read(drop_id)
         if drop is None or drop.state is DropState.UPLOADING:
             drop = await self._look_at_volume(drop_id)
-        if drop.state is not DropState.READY or drop.expired:
+        if drop.state is not DropState.READY or drop.expired or drop.meta is None:
             raise refusal(drop)
-        return drop
+        return drop, drop.meta
 
     async def begin(
         self, drop_id: DropId, claim_id: str, request_id: str, *, verified: bool, confirmed: bool
@@ -254,6 +269,20 @@ class Claiming:
 
     # Ways back.
 
+    async def restore(self, drop: Drop, mine: ClaimHash) -> None:
+        """Rename a closed claim's file back, then make the drop ready again.
+
+        Args:
+            drop: The record as the script that closed the claim left it.
+            mine: The closed claim.
+
+        Raises:
+            StoreUnavailable, VolumeUnavailable: The janitor will finish it.
+        """
+        await asyncio.to_thread(self._volume.give_back, drop.drop_id, mine)
+        restored = await self._store.restore(drop.drop_id, mine, revision=drop.revision)
+        self._metrics.arrow("restore", restored)
+
     async def _give_up(self, drop_id: DropId, mine: ClaimHash, request_id: str) -> None:
         """As _release, where another failure is already on its way to the client."""
         with contextlib.suppress(OncedropError):
@@ -266,9 +295,7 @@ class Claiming:
             return
         # Closed first, so that no other request of this claim can begin; then the file; then
         # the record. A crash in between is finished by the janitor.
-        await asyncio.to_thread(self._volume.give_back, drop_id, mine)
-        restored = await self._store.restore(drop_id, mine, revision=drop.revision)
-        self._metrics.arrow("restore", restored)
+        await self.restore(drop, mine)
         _log.info("claim_released", drop_id=drop_id)
 
     # What Redis forgot.

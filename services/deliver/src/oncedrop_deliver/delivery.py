@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,10 +162,7 @@ class Delivery:
                     transfer.cancel()
                     with contextlib.suppress(asyncio.CancelledError, OncedropError, OSError):
                         await transfer
-                ending = asyncio.create_task(self._end(held, progress))
-                self._endings.add(ending)
-                ending.add_done_callback(self._endings.discard)
-                await asyncio.shield(ending)
+                await asyncio.shield(self._ending(self._end(held, progress)))
             if not whole:
                 raise ClientDisconnect
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -319,6 +316,13 @@ class Delivery:
 
     # Delete.
 
+    def _ending(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that outlives its request, and that close waits for."""
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
+
     async def _end(self, held: Held, progress: _Progress) -> None:
         """See to the claim after a response ended, for whatever reason."""
         if progress.handed_over == 0 and not progress.complete:
@@ -373,19 +377,13 @@ class Delivery:
         if lapsed in (Lapse.INTERRUPTED, Lapse.DELIVERED):
             await self._unlink(held, f"drop_{lapsed.lower()}")
         elif lapsed is Lapse.RESTORE and drop is not None:
-            await asyncio.to_thread(self._volume.give_back, held.drop_id, held.claim_hash)
-            restored = await self._store.restore(
-                held.drop_id, held.claim_hash, revision=drop.revision
-            )
-            self._metrics.arrow("restore", restored)
+            await self._claiming.restore(drop, held.claim_hash)
 
     def _finish_lingering(self, held: Held, progress: _Progress, drop: Drop) -> None:
         """Come back when the linger time is over; the due pass would, if this process ended."""
         claim = drop.claim(held.claim_hash)
         wait_ms = claim.deadline_ms - drop.now_ms if claim else 0
-        task = asyncio.create_task(self._after_linger(held, progress, wait_ms / 1000))
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._ending(self._after_linger(held, progress, wait_ms / 1000))
 
     async def _after_linger(self, held: Held, progress: _Progress, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -8,6 +8,7 @@ import binascii
 
 from starlette.requests import Request
 
+from oncedrop_common.credentials import credentials
 from oncedrop_common.drops import Drop, DropId
 from oncedrop_common.errors import PasswordNeeded, PasswordWrong, RateLimited
 from oncedrop_common.metrics import Metrics
@@ -72,11 +73,11 @@ class PasswordGuard:
 
 def basic_password(request: Request) -> str | None:
     """The password of `Authorization: Basic` (RFC 7617, UTF-8); the user name does not matter."""
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
+    value = credentials(request, "basic")
+    if value is None:
         return None
     try:
-        text = base64.b64decode(value.strip(), validate=True).decode()
+        text = base64.b64decode(value, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
     return text.partition(":")[2]

@@ -100,18 +100,14 @@ class Links:
         return await self._take(request, token, wanted)
 
     async def _landing(self, request: Request, wanted: DropId) -> Response:
-        drop = await self._claiming.look(wanted)
-        if drop.meta is None:
-            raise refusal(drop)
-        return landing_page(self._pages, request, drop, drop.meta)
+        drop, meta = await self._claiming.look(wanted)
+        return landing_page(self._pages, request, drop, meta)
 
     async def _head(self, wanted: DropId) -> Response:
-        drop = await self._claiming.look(wanted)
-        if drop.meta is None:
-            raise refusal(drop)
-        if drop.meta.password_hash:
+        _, meta = await self._claiming.look(wanted)
+        if meta.password_hash:
             raise PasswordNeeded("The file has a password.", drop_id=wanted)
-        return Response(headers=file_headers(drop.meta, Whole()))
+        return Response(headers=file_headers(meta, Whole()))
 
     async def _take(self, request: Request, token: str, wanted: DropId) -> Response:
         request_id = mint()
@@ -119,19 +115,18 @@ class Links:
         given_back = _claim_ids(request)
         verified = False
         if given_back or password is not None or conditional(request.headers):
-            drop = await self._store.read(wanted)
-            claimant = await self._claiming.claimant_of(drop, wanted, given_back)
+            record = await self._store.read(wanted)
+            claimant = await self._claiming.claimant_of(record, wanted, given_back)
             if claimant is not None:
                 return await self._resume(request, wanted, claimant, token=token)
-            drop = await self._claiming.look(wanted)
-            if drop.meta is not None:
-                # Answers that need no file are given before anything is claimed.
-                chosen = select(request.method, request.headers, size=drop.meta.size, etag=None)
-                if drop.meta.password_hash:
-                    await self._guard.verify(drop, drop.meta.password_hash, password)
-                    verified = True
-                if isinstance(chosen, NotModified):
-                    return Response(status_code=304)
+            drop, meta = await self._claiming.judge(wanted, record)
+            # Answers that need no file are given before anything is claimed.
+            chosen = select(request.method, request.headers, size=meta.size, etag=None)
+            if meta.password_hash:
+                await self._guard.verify(drop, meta.password_hash, password)
+                verified = True
+            if isinstance(chosen, NotModified):
+                return Response(status_code=304)
         try:
             held = await self._claiming.take(
                 wanted, mint(), request_id, verified=verified, confirmed=False
@@ -145,11 +140,11 @@ class Links:
         form = await LandingForm.read(request)
         password = form.password if form.password is not None else basic_password(request)
         verified = False
-        drop = await self._store.read(wanted)
-        if drop is None or drop.state in (DropState.READY, DropState.UPLOADING):
-            drop = await self._claiming.look(wanted)
-            if drop.meta is not None and drop.meta.password_hash:
-                await self._guard.verify(drop, drop.meta.password_hash, password)
+        record = await self._store.read(wanted)
+        if record is None or record.state in (DropState.READY, DropState.UPLOADING):
+            drop, meta = await self._claiming.judge(wanted, record)
+            if meta.password_hash:
+                await self._guard.verify(drop, meta.password_hash, password)
                 verified = True
             if claim_hash(form.claim_id) in drop.lapsed:
                 # The page is older than a try that came to nothing; its claim id is used up.

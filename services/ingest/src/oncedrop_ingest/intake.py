@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from oncedrop_common.accept import Accept
+from oncedrop_common.credentials import credentials
 from oncedrop_common.drops import DropMeta
 from oncedrop_common.errors import RequestInvalid, UploadTooLarge, UploadUnauthorized
 from oncedrop_common.file_names import clean_content_type, clean_name
@@ -41,7 +42,7 @@ class Intake:
         Answers with the bare link, or with JSON where that is asked for.
         """
         addresses, options, announced = self._admitted(request)
-        self._check_token(_bearer(request))
+        self._check_token(credentials(request, "bearer"))
         if "content-range" in request.headers:
             # RFC 9110 section 14.5: storing a part as if it were the whole is the worst answer.
             raise RequestInvalid("An upload cannot be continued.", field="Content-Range")
@@ -67,7 +68,7 @@ class Intake:
         addresses, options, announced = self._admitted(request)
         boundary = boundary_of(request.headers.get("content-type", ""))
         self._check_length(announced, overhead=FORM_OVERHEAD_BYTES)
-        bearer = _bearer(request)
+        bearer = credentials(request, "bearer")
         if bearer is not None:
             self._check_token(bearer)
         limit = int(self._settings.max_file_bytes)
@@ -134,9 +135,3 @@ class Intake:
     def _text(self, addresses: Addresses, upload: Upload) -> Response:
         link = addresses.link(upload.token)
         return PlainTextResponse(f"{link}\n", 201, {"Location": link})
-
-
-def _bearer(request: Request) -> str | None:
-    """The token of an `Authorization: Bearer` (RFC 6750 section 2.1); None without one."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None

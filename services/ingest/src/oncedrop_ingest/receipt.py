@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from oncedrop_common.accept import Accept
+from oncedrop_common.deletion import deletion_document, unlink_ended
 from oncedrop_common.drops import Drop, DropId, DropState, GoneReason
-from oncedrop_common.errors import BlobDamaged, BlobMissing, LinkUnknown, VolumeUnavailable
+from oncedrop_common.errors import BlobDamaged, BlobMissing, LinkUnknown
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store.drop_store import DropStore
@@ -19,7 +20,6 @@ from oncedrop_common.volume import FoundFile, OpenBlob, Volume
 from oncedrop_ingest.pages import IngestPages
 
 _NOBODY = "0" * 64
-_UNLINK_TRIES = 3
 
 
 class Receipts:
@@ -70,17 +70,10 @@ class Receipts:
             if after is None:
                 raise LinkUnknown("There is no such receipt.")
             drop = after
-        freed = await asyncio.to_thread(_unlink_all, self._volume, drop.drop_id)
-        self._store.freed(freed)
-        done = {
-            "state": "gone",
-            "reason": drop.reason or GoneReason.EXPIRED,
-            "file_deleted": freed > 0,
-            "bytes": freed,
-        }
+        freed = await unlink_ended(self._store, self._volume, drop.drop_id)
         if Accept.of(request).prefers_page:
             return self._pages.receipt(request, drop, receipt_of(drop))
-        return JSONResponse(done)
+        return JSONResponse(deletion_document(drop.reason or GoneReason.EXPIRED, freed))
 
     async def _owned(self, request: Request) -> tuple[Drop, bool]:
         """The drop, if the key in the path is its owner's.
@@ -147,23 +140,6 @@ def _open(volume: Volume, file: FoundFile) -> OpenBlob | None:
         return volume.open_found(file)
     except (BlobDamaged, BlobMissing):
         return None
-
-
-def _unlink_all(volume: Volume, drop_id: DropId) -> int:
-    """Remove the drop's file, wherever a claimant who came a moment too late moves it meanwhile.
-
-    Returns:
-        Bytes freed.
-
-    Raises:
-        VolumeUnavailable: It is still there.
-    """
-    freed = 0
-    for _ in range(_UNLINK_TRIES):
-        freed += volume.unlink(drop_id)
-        if not volume.find(drop_id):
-            return freed
-    raise VolumeUnavailable("The file could not be removed yet.")
 
 
 def receipt_of(drop: Drop) -> dict[str, str | int]:

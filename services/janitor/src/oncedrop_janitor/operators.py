@@ -10,7 +10,9 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from oncedrop_common.drops import Drop, DropId, DropState, GoneReason
+from oncedrop_common.credentials import credentials
+from oncedrop_common.deletion import deletion_document, unlink_ended
+from oncedrop_common.drops import Drop, DropId, GoneReason
 from oncedrop_common.errors import (
     AdminUnauthorized,
     BlobDamaged,
@@ -118,17 +120,9 @@ class Operators:
         self._metrics.arrow("delete", result)
         if result is scripts.Delete.UNKNOWN:
             drop = await self._delete_forgotten(drop_id)
-        freed = await asyncio.to_thread(self._volume.unlink, drop_id)
-        self._store.freed(freed)
+        freed = await unlink_ended(self._store, self._volume, drop_id)
         reason = drop.reason if drop is not None and drop.reason else GoneReason.DELETED
-        return JSONResponse(
-            {
-                "state": DropState.GONE.value,
-                "reason": reason.value,
-                "file_deleted": freed > 0,
-                "bytes": freed,
-            }
-        )
+        return JSONResponse(deletion_document(reason, freed))
 
     async def _delete_forgotten(self, drop_id: DropId) -> Drop | None:
         """Make the record again of a drop that only the volume knows, so that it stays deleted."""
@@ -167,9 +161,8 @@ class Operators:
     def _authorize(self, request: Request) -> None:
         if self._admin_token is None:
             raise AdminUnauthorized("No admin token is configured; set ONCEDROP_ADMIN_TOKEN.")
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        expected = self._admin_token.get_secret_value()
-        if scheme.lower() != "bearer" or not same_secret(given.strip(), expected):
+        given = credentials(request, "bearer")
+        if given is None or not same_secret(given, self._admin_token.get_secret_value()):
             raise AdminUnauthorized("This needs the admin token, as a bearer token.")
 
 

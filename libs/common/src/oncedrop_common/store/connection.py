@@ -16,7 +16,7 @@ from oncedrop_common.store import keys
 from oncedrop_common.store.batch import Batch
 from oncedrop_common.store.client import RedisClient
 from oncedrop_common.store.records import parse_drop
-from oncedrop_common.store.scripts import ResultT, Script
+from oncedrop_common.store.scripts import Code, ResultT, Script
 
 # How Redis words that a script met a field, or a key, that is not what it must be.
 _DAMAGE_SIGNS = ("DAMAGED", "WRONGTYPE", "user_script")
@@ -109,10 +109,7 @@ class StoreConnection:
         key = keys.drop(drop_id)
         with translated():
             try:
-                try:
-                    reply = await self._batch.call("EVALSHA", script.sha, 1, key, *args)
-                except NoScriptError:
-                    reply = await self._batch.call("EVAL", script.source, 1, key, *args)
+                reply = await self._evaluate(script, 1, key, *args)
             except ResponseError as exc:
                 if any(sign in str(exc) for sign in _DAMAGE_SIGNS):
                     raise BlobDamaged("The record is damaged.", drop_id=drop_id) from exc
@@ -120,6 +117,17 @@ class StoreConnection:
         word, now_ms, flat = reply
         drop = parse_drop(drop_id, int(now_ms), flat) if flat else None
         return script.results(bytes(word).decode()), drop
+
+    async def evaluate(self, code: Code, *keys_named: str | bytes) -> Any:
+        """What this code answers for these keys; a server that does not know it gets the source."""
+        with translated():
+            return await self._evaluate(code, len(keys_named), *keys_named)
+
+    async def _evaluate(self, code: Code, *arguments: str | bytes | int) -> Any:
+        try:
+            return await self._batch.call("EVALSHA", code.sha, *arguments)
+        except NoScriptError:
+            return await self._batch.call("EVAL", code.source, *arguments)
 
     async def call(self, *command: str | bytes | float) -> Any:
         """Redis' reply to one command."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError
 
 from oncedrop_common.drops import Drop, DropId, DropState
-from oncedrop_common.store import keys
+from oncedrop_common.store import keys, scripts
 from oncedrop_common.store.connection import StoreConnection, translated
 from oncedrop_common.store.records import parse_drop
 from oncedrop_common.tokens import is_drop_id
 
 _OLDEST_REDIS = 6
 _GLANCE_FIELDS = ("state", "size", "expires_ms", "upload_deadline_ms", "claimed_ms")
-_GLANCE = (importlib.resources.files(__package__) / "glance.lua").read_text()
-_GLANCE_SHA = hashlib.sha1(_GLANCE.encode(), usedforsecurity=False).hexdigest()
 _STATES = {state.value.encode(): state for state in DropState}
 
 
@@ -66,11 +61,7 @@ class Housekeeping(StoreConnection):
             rows = await self.pipeline([("HMGET", name, *_GLANCE_FIELDS) for name in names])
         else:
             # One script instead of many commands: most of a command's cost is the client's.
-            with translated():
-                try:
-                    rows = await self._batch.call("EVALSHA", _GLANCE_SHA, len(names), *names)
-                except NoScriptError:
-                    rows = await self._batch.call("EVAL", _GLANCE, len(names), *names)
+            rows = await self.evaluate(scripts.GLANCE, *names)
         return [_glance(row) for row in rows]
 
     async def read_many(self, drop_ids: Sequence[DropId]) -> list[Drop | None]:

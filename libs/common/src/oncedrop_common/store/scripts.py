@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -184,41 +183,46 @@ class Rebuild(StrEnum):
     EXISTS = "EXISTS"
 
 
-@dataclass(frozen=True)
-class Script(Generic[ResultT]):
-    """One .lua file with the words it can answer.
+class Code:
+    """Lua for the server.
 
     Attributes:
-        source: Prelude and file, as sent to the server.
+        source: As sent to the server.
         sha: SHA-1 of the source, as Redis computes it.
     """
 
-    name: str
-    results: type[ResultT]
-    source: str
-    sha: str
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-def _load(name: str, results: type[ResultT]) -> Script[ResultT]:
-    source = f"{PRELUDE}\n{(_LUA / f'{name}.lua').read_text()}"
-    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, results, source, sha)
+class Script(Code, Generic[ResultT]):
+    """One arrow's .lua file behind the prelude, with the words it can answer."""
+
+    def __init__(self, name: str, results: type[ResultT]) -> None:
+        super().__init__(f"{PRELUDE}\n{(_LUA / f'{name}.lua').read_text()}")
+        self.name = name
+        self.results = results
 
 
-READ = _load("read", Read)
-OPEN_UPLOAD = _load("open_upload", OpenUpload)
-RENEW_UPLOAD = _load("renew_upload", RenewUpload)
-ABANDON = _load("abandon", Abandon)
-COMMIT = _load("commit", Commit)
-CLAIM = _load("claim", ClaimResult)
-RELEASE = _load("release", Release)
-RENEW_CLAIM = _load("renew_claim", RenewClaim)
-DELIVER = _load("deliver", Deliver)
-LAPSE = _load("lapse", Lapse)
-RESTORE = _load("restore", Restore)
-ADOPT = _load("adopt", Adopt)
-EXPIRE = _load("expire", Expire)
-DELETE = _load("delete", Delete)
-TRY_PASSWORD = _load("try_password", TryPassword)
-LOSE = _load("lose", Lose)
-REBUILD = _load("rebuild", Rebuild)
+# No arrow, and many records at once: without the prelude.
+GLANCE = Code((importlib.resources.files(__package__) / "glance.lua").read_text())
+
+
+READ = Script("read", Read)
+OPEN_UPLOAD = Script("open_upload", OpenUpload)
+RENEW_UPLOAD = Script("renew_upload", RenewUpload)
+ABANDON = Script("abandon", Abandon)
+COMMIT = Script("commit", Commit)
+CLAIM = Script("claim", ClaimResult)
+RELEASE = Script("release", Release)
+RENEW_CLAIM = Script("renew_claim", RenewClaim)
+DELIVER = Script("deliver", Deliver)
+LAPSE = Script("lapse", Lapse)
+RESTORE = Script("restore", Restore)
+ADOPT = Script("adopt", Adopt)
+EXPIRE = Script("expire", Expire)
+DELETE = Script("delete", Delete)
+TRY_PASSWORD = Script("try_password", TryPassword)
+LOSE = Script("lose", Lose)
+REBUILD = Script("rebuild", Rebuild)
