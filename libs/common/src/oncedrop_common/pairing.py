@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from oncedrop_common.errors import DependencyError, VolumeUnavailable
+from oncedrop_common.errors import DependencyError, StoreUnavailable, VolumeUnavailable
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.tokens import mint
 from oncedrop_common.volume import Marker, Volume
@@ -65,11 +65,13 @@ class Pairing:
                 _log.warning("pairing_failed", problem=exc.slug, detail=exc.detail)
             self._problem = exc
             raise
-        if self._problem is not None:
+        had_problem, self._problem = self._problem is not None, None
+        if had_problem:
             _log.info("volume_paired")
-            for warning in await self._store.server_warnings():
-                _log.warning("redis_endangers_drops", warning=warning)
-        self._problem = None
+            # Advice: a server that will not tell is no reason to refuse requests.
+            with contextlib.suppress(StoreUnavailable):
+                for warning in await self._store.server_warnings():
+                    _log.warning("redis_endangers_drops", warning=warning)
         return marker
 
     async def ready(self) -> None:
