@@ -15,7 +15,7 @@ from oncedrop_common.pairing import Pairing
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.tokens import mint
 from oncedrop_common.volume import Marker, Place, Volume
-from support.valkey import admin, make_ready_drop, make_store
+from support.valkey import make_ready_drop, make_store
 from support.waiting import wait_until_async
 
 
@@ -438,15 +438,14 @@ async def test_a_redis_that_hides_its_configuration_pairs_all_the_same(
     redis_url: str, store: DropStore, volume: Volume
 ) -> None:
     """An operator may forbid INFO; what it would tell is advice, not a condition."""
-    with admin(redis_url) as client:
-        client.execute_command("ACL", "SETUSER", "shy", "on", ">word", "~*", "+@all", "-info")
-        try:
-            shy = make_store(redis_url.replace("://", "://shy:word@", 1))
-            with pytest.raises(StoreUnavailable):
-                await shy.server_warnings()
-            pairing = Pairing(shy, volume, ephemeral=False)
-            await pairing.check()
-            assert pairing.problem is None
-            await shy.close()
-        finally:
-            client.execute_command("ACL", "DELUSER", "shy")
+    await store.call("ACL", "SETUSER", "shy", "on", ">word", "~*", "+@all", "-info")
+    shy = make_store(redis_url.replace("://", "://shy:word@", 1))
+    try:
+        with pytest.raises(StoreUnavailable):
+            await shy.server_warnings()
+        pairing = Pairing(shy, volume, ephemeral=False)
+        await pairing.check()
+        assert pairing.problem is None
+    finally:
+        await shy.close()
+        await store.call("ACL", "DELUSER", "shy")
