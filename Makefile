@@ -6,7 +6,6 @@ PY := $(VENV)/bin/python
 PACKAGES := libs/common services/ingest services/deliver services/janitor
 CODE := libs services tests deploy $(if $(wildcard bench/*.py),bench)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
-COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint format types unit bench up down requirements install clean
@@ -42,11 +41,11 @@ bench: $(VENV)/.dev ## Compare with nginx on this machine
 	@exec $(PY) bench/run.py $(ARGS)
 
 up: .env ## Build the images and start the stack in Docker, behind one address
-	$(COMPOSE) up --detach --build --wait --wait-timeout 120
-	@$(COMPOSE) ps
+	@sh deploy/up.sh
+	@docker compose ps
 
 down: ## Stop the stack in Docker; its volumes stay
-	$(COMPOSE) down
+	docker compose down
 
 # Made once, with secrets of its own; yours to edit afterwards.
 .env:

@@ -7,10 +7,15 @@ if [ ! -f .env ]; then
     echo ".env is missing: \`make up\` makes it, or: sh deploy/make-env.sh .env.example >.env" >&2
     exit 1
 fi
-log=$(mktemp) || exit 1
-trap 'rm -f "$log"' EXIT
-docker compose up --detach --build --wait --wait-timeout 120 "$@" >"$log" 2>&1 && exit 0
-cat "$log" >&2
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+log=$folder/log
+# POSIX sh knows no pipefail.
+{
+    docker compose up --detach --build --wait --wait-timeout 120 "$@" 2>&1
+    echo $? >"$folder/code"
+} | tee "$log" >&2
+[ "$(cat "$folder/code")" = 0 ] && exit 0
 echo >&2
 if grep -qiE 'port is already allocated|address already in use' "$log"; then
     echo "The gateway's port is taken: set another GATEWAY_PORT (or GATEWAY_ADDRESS) in .env." >&2

@@ -876,7 +876,7 @@ async def test_without_progress_a_lease_is_not_renewed(store: DropStore) -> None
 async def test_a_shorter_renewal_never_takes_lease_time_away(store: DropStore) -> None:
     s = await scene(store, "claimed")
     (before,) = (await s.record()).claims
-    hasty = DropStore(store.client, replace(store.leases, claim=1))
+    hasty = DropStore(store.client, replace(store.leases, claim=1), store.timeout_seconds)
     await hasty.renew_claim(s.drop_id, A, [(0, 1)], progressed=True)
     (after,) = (await s.record()).claims
     assert after.deadline_ms >= before.deadline_ms

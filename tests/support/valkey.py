@@ -29,7 +29,7 @@ from oncedrop_common.volume import Volume
 from support.waiting import wait_until
 
 IMAGE_SETTING = "ONCEDROP_TEST_REDIS_IMAGE"
-DEFAULT_IMAGE = "valkey/valkey:8"
+DEFAULT_IMAGE = "valkey/valkey:9"
 START_SECONDS = 20
 # Long enough for a slow machine to finish a test in; `let_time_pass` makes them lapse.
 TEST_LEASES = Leases(upload=30, claim=30, claim_max=300, linger=0, tombstone=1000)
@@ -132,7 +132,7 @@ def admin(url: str) -> Iterator[redis.Redis]:
 
 def make_store(url: str, leases: Leases = TEST_LEASES, *, timeout_seconds: float = 5) -> DropStore:
     """A store of one's own at this URL; close it."""
-    return DropStore(connect(url, timeout_seconds), leases)
+    return DropStore(connect(url, timeout_seconds), leases, timeout_seconds)
 
 
 # Drops.

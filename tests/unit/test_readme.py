@@ -12,6 +12,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
+# What the image sets, or what makes no sense in a container of one's own.
+NOT_FOR_COMPOSE = {
+    "data_dir", "host", "volume_dir", "ingest_port", "deliver_port", "janitor_port",
+}  # fmt: skip
+
 _TABLE = re.compile(r"<!-- settings:[^>]*-->\n(.*?)\n?<!-- /settings -->", re.DOTALL)
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*", re.MULTILINE)
 _ROW = re.compile(r"^\| (`[^|]*) \|", re.MULTILINE)
@@ -57,6 +62,13 @@ def test_the_readme_says_why_each_dependency_is_there() -> None:
 
     assert needed
     assert told == needed
+
+
+def test_compose_passes_every_setting_on() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    passed = set(re.findall(rf"^ +{PREFIX}([A-Z_]+):", text, re.MULTILINE))
+
+    assert passed == {name.upper() for name in Settings.model_fields.keys() - NOT_FOR_COMPOSE}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

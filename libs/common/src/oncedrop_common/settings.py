@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         " `redis+cluster://`; unset: the embedded server",
     )
     redis_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        2.0, description="How long one answer of Redis may take"
+        2.0, description="How long an answer of Redis may take, second tries included"
     )
     public_url: str | None = Field(
         None, description="Address in links; unset: the request's host with the service's port"

@@ -17,10 +17,16 @@ _MOST = 256
 
 
 class Batch:
-    """Collects commands until the loop turns, then sends them."""
+    """Collects commands until the loop turns, then sends them.
 
-    def __init__(self, client: RedisClient) -> None:
+    Args:
+        client: What they are sent by.
+        timeout_seconds: How long one pipeline may take, all tries and look-ups included.
+    """
+
+    def __init__(self, client: RedisClient, timeout_seconds: float) -> None:
         self._client = client
+        self._timeout_seconds = timeout_seconds
         self._waiting: list[tuple[Command, asyncio.Future[Any] | None]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -29,6 +35,7 @@ class Batch:
 
         Raises:
             RedisError: The server refused it or could not be reached.
+            TimeoutError: It did not answer in time.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._add(command, future)
@@ -63,7 +70,8 @@ class Batch:
             pipeline = self._client.pipeline(transaction=False)
             for command, _ in waiting:
                 pipeline.execute_command(*command)
-            replies = await pipeline.execute(raise_on_error=False)
+            async with asyncio.timeout(self._timeout_seconds):
+                replies = await pipeline.execute(raise_on_error=False)
         except Exception as exc:  # noqa: BLE001  every caller waits for its own answer
             replies = [exc] * len(waiting)
         for (_, future), reply in zip(waiting, replies, strict=True):

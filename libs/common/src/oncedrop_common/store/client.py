@@ -2,7 +2,8 @@
 
 A lost connection is tried twice more, quickly: every script is safe to repeat, so a repeated
 command is harmless, and a visitor waits for little before a 503 tells to come back. redis-py's
-default (ten tries with growing pauses) would hold a request for many seconds.
+default (ten tries with growing pauses) would hold a request for many seconds. What all tries may
+take together, name look-ups included, is bounded where commands are sent (connection.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 
 from oncedrop_common.errors import ConfigurationError
 
@@ -22,6 +23,8 @@ RedisClient: TypeAlias = Redis | RedisCluster
 MAX_CONNECTIONS = 32
 _RETRIES = 2
 _SENTINEL_PORT = 26379
+# A sentinel that does not answer must leave time to ask the others, and then the primary.
+_SENTINEL_SHARE = 0.25
 
 
 def connect(url: str, timeout_seconds: float) -> RedisClient:
@@ -70,8 +73,9 @@ def _sentinel(url: str, timeout_seconds: float, options: dict[str, Any]) -> Redi
              for h in hosts.split(",")]  # fmt: skip
     query = dict(parse_qsl(parts.query))
     sentinel_options: dict[str, Any] = {
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
+        "socket_timeout": timeout_seconds * _SENTINEL_SHARE,
+        "socket_connect_timeout": timeout_seconds * _SENTINEL_SHARE,
+        "retry": Retry(NoBackoff(), 0),
         "password": query.get("sentinel_password"),
     }
     sentinel = Sentinel(  # type: ignore[no-untyped-call]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class Leases:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """RedisError and a dead connection become StoreUnavailable."""
+    """RedisError, a dead connection and a time that is up become StoreUnavailable."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as exc:
@@ -57,12 +58,18 @@ class StoreConnection:
     """A client with its batch.
 
     Every method may raise StoreUnavailable: nothing is known to have changed then.
+
+    Args:
+        client: Connects when first used.
+        leases: What the scripts need.
+        timeout_seconds: How long a call may take, all tries included.
     """
 
-    def __init__(self, client: RedisClient, leases: Leases) -> None:
+    def __init__(self, client: RedisClient, leases: Leases, timeout_seconds: float) -> None:
         self.client = client
         self.leases = leases
-        self._batch = Batch(client)
+        self.timeout_seconds = timeout_seconds
+        self._batch = Batch(client, timeout_seconds)
 
     async def close(self) -> None:
         """Send what waits and give the connections back."""
@@ -80,9 +87,20 @@ class StoreConnection:
 
     async def now_ms(self) -> int:
         """Redis' clock."""
-        with translated():
+        async with self.answering():
             seconds, micros = await self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+    @contextlib.asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """For a use of the client past the batch: failures become one error, and so does lateness.
+
+        Raises:
+            StoreUnavailable: Redis failed, or the block took longer than timeout_seconds.
+        """
+        with translated():
+            async with asyncio.timeout(self.timeout_seconds):
+                yield
 
     def note_due(self, drop: Drop | None) -> None:
         """List a drop in the due index at the time its record tells, when there is time."""
@@ -138,7 +156,7 @@ class StoreConnection:
         """Redis' replies to many commands, in one round trip."""
         if not commands:
             return []
-        with translated():
+        async with self.answering():
             pipeline = self.client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)

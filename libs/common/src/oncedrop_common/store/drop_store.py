@@ -23,4 +23,5 @@ class DropStore(Arrows, Housekeeping):
         if settings.redis_url is None:
             raise ConfigurationError("ONCEDROP_REDIS_URL is not set; `make run` sets it by itself")
         url = settings.redis_url.get_secret_value()
-        return cls(connect(url, settings.redis_timeout_seconds), Leases.from_settings(settings))
+        timeout_seconds = settings.redis_timeout_seconds
+        return cls(connect(url, timeout_seconds), Leases.from_settings(settings), timeout_seconds)

@@ -174,7 +174,7 @@ class Housekeeping(StoreConnection):
 
     async def server_warnings(self) -> list[str]:
         """What of the server's configuration endangers drops, in words for the operator."""
-        with translated():
+        async with self.answering():
             info: dict[str, Any] = await self.client.info()
         if isinstance(next(iter(info.values()), None), dict):
             info = next(iter(info.values()))
