@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 BODY = os.urandom(100_000)
 NODES = {"11": "valkey", "12": "valkey-2", "13": "valkey-3"}
 FAILOVER_SECONDS = 60
+# Several times the two seconds that Redis may take.
+AWAY_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,6 @@ def test_the_primary_killed_in_mid_race_no_link_works_twice_and_none_is_lost(
     used = stack.upload(BODY)
     assert httpx.get(used["url"]).content == BODY
     first = primary(stack)
-    assert first == "valkey"
 
     wins, late = asyncio.run(race(stack, container_of(stack, first)))
 
@@ -152,4 +153,26 @@ def test_the_old_primary_comes_back_as_a_replica_and_everything_outlives_down_an
     assert primary(stack) == leader
     wait_until(lambda: roles() == ["master", "slave", "slave"], 60, what="two replicas")
     assert httpx.get(used["url"], timeout=60).status_code == 410
+    assert httpx.get(drop["url"], timeout=60).content == BODY
+
+
+def test_with_every_node_away_requests_are_refused_soon_and_work_again_afterwards(
+    stack: Compose,
+) -> None:
+    """9: names that no longer resolve included."""
+    drop = stack.upload(BODY)
+    nodes = [container_of(stack, service) for service in NODES.values()]
+    stack.docker("stop", "--time", "5", *nodes)
+    try:
+        for method, path in [("PUT", "/x"), ("GET", "/d/" + "A" * 22), ("GET", drop["url"])]:
+            url = path if path.startswith("http") else stack.url + path
+            answer = httpx.request(method, url, timeout=AWAY_SECONDS)
+            assert answer.status_code == 503, answer
+    finally:
+        stack.docker("start", *nodes)
+
+    def answers() -> bool:
+        return httpx.put(f"{stack.url}/x", content=BODY, timeout=60).status_code == 201
+
+    wait_until(answers, FAILOVER_SECONDS, what="uploads to be taken again")
     assert httpx.get(drop["url"], timeout=60).content == BODY
