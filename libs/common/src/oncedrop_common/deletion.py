@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropId, DropState, GoneReason
 from oncedrop_common.errors import VolumeUnavailable
 from oncedrop_common.store.drop_store import DropStore
@@ -23,7 +24,9 @@ async def unlink_ended(store: DropStore, volume: Volume, drop_id: DropId) -> int
     Raises:
         VolumeUnavailable: A file is still there.
     """
+    CrashPoint.DELETE_BEFORE_UNLINK.reached()
     freed = await asyncio.to_thread(_unlink_all, volume, drop_id)
+    CrashPoint.DELETE_AFTER_UNLINK.reached()
     store.freed(freed)
     return freed
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from oncedrop_common.crash_points import CrashAt
 from oncedrop_common.errors import ConfigurationError
 
 PREFIX = "ONCEDROP_"
@@ -112,6 +113,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged"
     )
+    crash_at: str | None = Field(
+        None, description="For the fault tests: the process dies here (docs/faults.md)"
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -121,6 +125,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", value):
             raise ValueError("must be http:// or https:// with a host and no path")
         return value.rstrip("/")
+
+    @field_validator("crash_at")
+    @classmethod
+    def _crash_point_exists(cls, value: str | None) -> str | None:
+        if value is not None:
+            CrashAt.parse(value)
+        return value
 
     @model_validator(mode="after")
     def _rules_between_fields(self) -> Self:

@@ -7,6 +7,7 @@ import contextlib
 
 import structlog
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import (
     ClaimHash,
     Drop,
@@ -160,6 +161,7 @@ class Claiming:
     ) -> Drop:
         mine = claim_hash(claim_id)
         for _ in range(_TRIES):
+            CrashPoint.CLAIM_BEFORE_CLAIM.reached()
             result, drop = await self._store.claim(
                 drop_id,
                 mine,
@@ -177,6 +179,7 @@ class Claiming:
                 case _ if drop is None:
                     break
                 case ClaimResult.CLAIMED | ClaimResult.YOURS:
+                    CrashPoint.CLAIM_AFTER_CLAIM.reached()
                     return drop
                 case ClaimResult.PASSWORD:
                     raise PasswordNeeded("The file has a password.", drop_id=drop_id)
@@ -225,6 +228,7 @@ class Claiming:
         except OncedropError:
             await self._give_up(drop_id, mine, request_id)
             raise
+        CrashPoint.CLAIM_AFTER_OPEN.reached()
         held = Held(drop_id, claim_id, request_id, drop.meta, blob, deadline=0)
         held.extend(drop, asked_at)
         try:
@@ -232,6 +236,7 @@ class Claiming:
                 raise BlobDamaged("Record and file do not agree.", drop_id=drop_id)
             if held.single:
                 await self._sync_claimed()
+                CrashPoint.CLAIM_AFTER_FSYNC.reached()
             if not held.alive():
                 if moved:
                     await asyncio.to_thread(self._volume.give_back, drop_id, mine)
@@ -243,7 +248,9 @@ class Claiming:
         return held
 
     def _take_and_open(self, drop_id: DropId, mine: ClaimHash) -> tuple[bool, OpenBlob]:
+        CrashPoint.CLAIM_BEFORE_RENAME.reached()
         moved = self._volume.take(drop_id, mine)
+        CrashPoint.CLAIM_AFTER_RENAME.reached()
         return moved, self._volume.open_claimed(drop_id, mine)
 
     async def _not_confirmed(self, drop: Drop, mine: ClaimHash, request_id: str) -> OncedropError:
@@ -258,9 +265,11 @@ class Claiming:
         for found in files:
             if found.claim_hash is None or found.claim_hash == mine:
                 continue
+            CrashPoint.CLAIM_BEFORE_ADOPT.reached()
             result, adopted = await self._store.adopt(
                 drop_id, found.claim_hash, revision=drop.revision
             )
+            CrashPoint.CLAIM_AFTER_ADOPT.reached()
             self._metrics.arrow("adopt", result)
             if result in (Adopt.ADOPTED, Adopt.YOURS) and adopted is not None:
                 return refusal(adopted)
@@ -280,7 +289,9 @@ class Claiming:
             StoreUnavailable, VolumeUnavailable: The janitor will finish it.
         """
         await asyncio.to_thread(self._volume.give_back, drop.drop_id, mine)
+        CrashPoint.RESTORE_AFTER_RENAME_BACK.reached()
         restored = await self._store.restore(drop.drop_id, mine, revision=drop.revision)
+        CrashPoint.RESTORE_AFTER_RESTORE.reached()
         self._metrics.arrow("restore", restored)
 
     async def _give_up(self, drop_id: DropId, mine: ClaimHash, request_id: str) -> None:
@@ -289,7 +300,9 @@ class Claiming:
             await self._release(drop_id, mine, request_id)
 
     async def _release(self, drop_id: DropId, mine: ClaimHash, request_id: str) -> None:
+        CrashPoint.RELEASE_BEFORE_RELEASE.reached()
         result, drop = await self._store.release(drop_id, mine, request_id)
+        CrashPoint.RELEASE_AFTER_RELEASE.reached()
         self._metrics.arrow("release", result)
         if result is not Release.RELEASED or drop is None or drop.claim(mine) is None:
             return
@@ -347,7 +360,9 @@ class Claiming:
             with contextlib.suppress(BlobMissing):
                 with await asyncio.to_thread(self._volume.open_found, found) as blob:
                     meta = blob.header.meta
+                CrashPoint.CLAIM_BEFORE_REBUILD.reached()
                 result, _ = await self._store.rebuild(drop_id, meta, found.claim_hash)
+                CrashPoint.CLAIM_AFTER_REBUILD.reached()
                 self._metrics.arrow("rebuild", result)
                 if result is Rebuild.EXPIRED:
                     raise DropGone(
@@ -370,7 +385,9 @@ class Claiming:
         if blob is None:
             raise LinkUnknown("There is no such link.", drop_id=drop_id)
         with blob:
+            CrashPoint.CLAIM_BEFORE_COMMIT.reached()
             result = await self._store.commit(drop_id, blob.header.meta)
+            CrashPoint.CLAIM_AFTER_COMMIT.reached()
         self._metrics.arrow("commit", result)
 
 

@@ -19,6 +19,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope, Send
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import ClaimHash, Drop
 from oncedrop_common.errors import BlobDamaged, OncedropError, RateLimited, StoreUnavailable
 from oncedrop_common.http.zero_copy import CONNECTION, ZERO_COPY, Connection, finished
@@ -75,6 +76,7 @@ class _Progress:
     def hand_over(self, count: int) -> None:
         """The kernel took this many more bytes."""
         self.handed_over += count
+        CrashPoint.SERVE_AFTER_STEP.reached()
 
     @property
     def acknowledged(self) -> int:
@@ -187,8 +189,10 @@ class Delivery:
         raw = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in head.headers.items()
         ]
+        CrashPoint.SERVE_BEFORE_HEAD.reached()
         await send({"type": "http.response.start", "status": head.status, "headers": raw})
         await progress.begin()
+        CrashPoint.SERVE_AFTER_HEAD.reached()
         began = time.monotonic()
         try:
             if ZERO_COPY in scope["extensions"]:
@@ -199,7 +203,9 @@ class Delivery:
             raise BlobDamaged("The file became shorter.", drop_id=held.drop_id) from exc
         if progress.handed_over < progress.part.length:
             return False
+        CrashPoint.SERVE_AFTER_LAST_BYTE.reached()
         whole = await self._acknowledged(progress, connection)
+        CrashPoint.SERVE_AFTER_LAST_ACK.reached()
         self._metrics.transferred("out", time.monotonic() - began)
         return whole
 
@@ -273,6 +279,7 @@ class Delivery:
             # Redis away: the lease that was granted still holds, so go on until it ends.
             with contextlib.suppress(StoreUnavailable):
                 result = await self._renew(held, progress, progressed=acknowledged > last)
+                CrashPoint.SERVE_AFTER_RENEW.reached()
                 over = over or result is not RenewClaim.RENEWED
                 last = acknowledged
             if over:
@@ -304,6 +311,7 @@ class Delivery:
         result, _ = await self._store.rebuild(
             held.drop_id, held.meta, held.claim_hash if held.single else None
         )
+        CrashPoint.SERVE_AFTER_REMEMBER.reached()
         self._metrics.arrow("rebuild", result)
         if not held.single:
             await self._store.claim(
@@ -345,7 +353,9 @@ class Delivery:
 
     async def _settle(self, held: Held, progress: _Progress) -> None:
         # Also when this response was cut: others of the claimant may have brought the rest.
+        CrashPoint.DELIVER_BEFORE_DELIVER.reached()
         result, drop = await self._deliver(held, progress)
+        CrashPoint.DELIVER_AFTER_DELIVER.reached()
         match result:
             case Deliver.DELIVERED:
                 await self._unlink(held, "drop_delivered")
@@ -358,6 +368,7 @@ class Delivery:
                     held.drop_id, held.claim_hash, revision=None, place="claimed", at_once=True
                 )
                 self._metrics.arrow("lapse", lapsed)
+                CrashPoint.DELIVER_AFTER_LAPSE.reached()
                 await self._finish_lapse(held, lapsed, drop)
             case _:
                 return
@@ -381,21 +392,25 @@ class Delivery:
 
     def _finish_lingering(self, held: Held, progress: _Progress, drop: Drop) -> None:
         """Come back when the linger time is over; the due pass would, if this process ended."""
+        CrashPoint.DELIVER_IN_LINGER.reached()
         claim = drop.claim(held.claim_hash)
         wait_ms = claim.deadline_ms - drop.now_ms if claim else 0
         self._ending(self._after_linger(held, progress, wait_ms / 1000))
 
     async def _after_linger(self, held: Held, progress: _Progress, seconds: float) -> None:
         await asyncio.sleep(seconds)
+        CrashPoint.DELIVER_AFTER_LINGER.reached()
         with contextlib.suppress(OncedropError):
             await self._settle(held, progress)
 
     async def _unlink(self, held: Held, event: str) -> None:
+        CrashPoint.DELIVER_BEFORE_UNLINK.reached()
         if held.single:
             freed = await asyncio.to_thread(
                 self._volume.unlink_claimed, held.drop_id, held.claim_hash
             )
         else:
             freed = await asyncio.to_thread(self._volume.unlink, held.drop_id)
+        CrashPoint.DELIVER_AFTER_UNLINK.reached()
         self._store.freed(freed)
         _log.info(event, drop_id=held.drop_id, freed_bytes=freed)

@@ -8,6 +8,7 @@ import binascii
 
 from starlette.requests import Request
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.credentials import credentials
 from oncedrop_common.drops import Drop, DropId
 from oncedrop_common.errors import PasswordNeeded, PasswordWrong, RateLimited
@@ -68,7 +69,9 @@ class PasswordGuard:
         raise refusal(after or drop)
 
     async def _remove(self, drop_id: DropId) -> None:
+        CrashPoint.LOCK_BEFORE_UNLINK.reached()
         self._store.freed(await asyncio.to_thread(self._volume.unlink, drop_id))
+        CrashPoint.LOCK_AFTER_UNLINK.reached()
 
 
 def basic_password(request: Request) -> str | None:

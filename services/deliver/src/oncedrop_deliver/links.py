@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropId, DropState
 from oncedrop_common.errors import LinkUnknown, PasswordNeeded
 from oncedrop_common.metrics import Metrics
@@ -154,6 +155,7 @@ class Links:
             wanted, form.claim_id, request_id="", verified=verified, confirmed=True
         )
         name = drop.meta.name if drop.meta else ""
+        CrashPoint.CLAIM_BEFORE_REDIRECT.reached()
         return RedirectResponse(claim_path(wanted, form.claim_id, name), 303)
 
     # /c/<drop id>.<claim id>/<name>

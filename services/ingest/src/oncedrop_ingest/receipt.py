@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from oncedrop_common.accept import Accept
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.deletion import deletion_document, unlink_ended
 from oncedrop_common.drops import Drop, DropId, DropState, GoneReason
 from oncedrop_common.errors import BlobDamaged, BlobMissing, LinkUnknown
@@ -65,6 +66,7 @@ class Receipts:
         await self._pairing.check()
         drop, expired = await self._owned(request)
         if not expired:
+            CrashPoint.DELETE_BEFORE_DELETE.reached()
             result, after = await self._store.delete(drop.drop_id)
             self._metrics.arrow("delete", result)
             if after is None:

@@ -19,6 +19,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 
 from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropMeta
 from oncedrop_common.errors import OncedropError, StoreUnavailable, UploadTooLarge
 from oncedrop_common.http.zero_copy import finished
@@ -101,12 +102,15 @@ class Upload:
         """Make room, then the record, then the part; see Uploads.opened."""
         # What comes in chunks of unknown number makes room for each block as it comes.
         await self._reservation.grow(self._body_offset + (announced or 0))
+        CrashPoint.UPLOAD_BEFORE_OPEN.reached()
         result = await self._store.open_upload(self.drop_id, self._owner_hash, self._ttl_seconds)
         self._tools.metrics.arrow("open_upload", result)
         if result is not OpenUpload.OPENED:
             raise StoreUnavailable("The upload could not be opened.", drop_id=self.drop_id)
+        CrashPoint.UPLOAD_AFTER_OPEN.reached()
         # When cancelled, give_up must find the descriptor: it is set in the thread.
         await finished(self._create_part)
+        CrashPoint.UPLOAD_AFTER_PART.reached()
         log.info("upload_opened", drop_id=self.drop_id, bytes=announced)
 
     def _create_part(self) -> None:
@@ -164,6 +168,7 @@ class Upload:
             self._digest.update(data)
             if checksum is not None:
                 checksum.update(data)
+        CrashPoint.UPLOAD_IN_BODY.reached()
 
     async def _written(self) -> None:
         if self._writing is not None:
@@ -186,6 +191,7 @@ class Upload:
         start = self._body_offset
         self._body_offset -= len(prefix)
         await finished(self._open_part.write_at, self._body_offset, prefix)
+        CrashPoint.UPLOAD_AFTER_ZIP_PREFIX.reached()
         self._digest = hashlib.sha256(prefix)
         for offset in range(start, self._position, BLOCK_BYTES):
             count = min(BLOCK_BYTES, self._position - offset)
@@ -250,7 +256,9 @@ class Upload:
         # Who went away while the disk was busy will never know the link.
         if await self._request.is_disconnected():
             raise ClientDisconnect
+        CrashPoint.UPLOAD_BEFORE_COMMIT.reached()
         result = await self._store.commit(self.drop_id, meta)
+        CrashPoint.UPLOAD_AFTER_COMMIT.reached()
         self._tools.metrics.arrow("commit", result)
         if result is not Commit.COMMITTED:
             raise StoreUnavailable("The upload was given up meanwhile.", drop_id=self.drop_id)
@@ -272,12 +280,15 @@ class Upload:
             self._writing.exception()
         if self._part is not None:
             self._part.close()
+        CrashPoint.UNDO_BEFORE_UNLINK.reached()
         with contextlib.suppress(OncedropError):
             await asyncio.to_thread(self._volume.unlink, self.drop_id)
+        CrashPoint.UNDO_AFTER_UNLINK.reached()
         # What Redis does not hear now, the janitor finds: a lapsed lease, a record without a file.
         with contextlib.suppress(OncedropError, TimeoutError):
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 result = await self._store.abandon(self.drop_id, given_up=True)
+                CrashPoint.UNDO_AFTER_ABANDON.reached()
                 self._tools.metrics.arrow("abandon", result)
                 if result is Abandon.COMMITTED:
                     # The commit arrived and its answer did not: nobody was given the link.

@@ -11,6 +11,7 @@ import structlog
 from starlette.requests import Request
 
 from oncedrop_common.blob_header import HEADER_BYTES
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.errors import OncedropError
 from oncedrop_ingest.upload import Tools, Upload
 
@@ -49,6 +50,7 @@ class Uploads:
         try:
             await upload.open(announced)
             yield upload
+            CrashPoint.UPLOAD_BEFORE_ANSWER.reached()
         except BaseException as exc:
             await _to_the_end(upload.give_up())
             why = exc.slug if isinstance(exc, OncedropError) else type(exc).__name__

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropId
 from oncedrop_common.errors import (
     DependencyError,
@@ -211,8 +212,10 @@ class Passes:
 
     async def _sweep(self, report: Report) -> None:
         run = await self._begin(report)
+        CrashPoint.SWEEP_BEFORE_SCAN.reached()
         scan = Scan(self._store, self._volume)
         ledger = await scan.read_records(note_due=not report.dry_run)
+        CrashPoint.SWEEP_AFTER_DUE_INDEX.reached()
         strangers = await scan.read_elsewhere()
         report.records = ledger.records
         report.living = run.tally.records = ledger.living
@@ -224,15 +227,19 @@ class Passes:
             report.files += result.files
             for page in _pages(result.suspects, _PAGE):
                 await self._settle(run, page)
+            CrashPoint.SWEEP_AFTER_SHARD.reached()
         run.tally.files = report.files
         report.strangers, report.strangers_ignored, report.stranger_kinds = count_strangers(
             strangers
         )
         if strangers:
             _log.warning("strangers_found", kinds=report.stranger_kinds)
+        CrashPoint.SWEEP_AFTER_PLAN.reached()
         await self._delete(run)
+        CrashPoint.SWEEP_AFTER_DELETIONS.reached()
         if not report.dry_run:
             await self._note_usage(size - report.bytes_freed, report.files, ledger.living)
+            CrashPoint.SWEEP_AFTER_USAGE.reached()
 
     async def _note_usage(self, size: int, files: int, living: int) -> None:
         await self._store.set_usage(max(0, size), files)

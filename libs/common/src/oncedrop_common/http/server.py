@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oncedrop_common import crash_points
 from oncedrop_common.errors import ConfigurationError, OncedropError
 from oncedrop_common.http.zero_copy import protocol_for
 from oncedrop_common.logs import configure_logging
@@ -53,6 +54,9 @@ def run_main(
     try:
         settings = load_settings()
         configure_logging(service, settings.log_level)
+        if settings.crash_at is not None:
+            crash_points.arm(crash_points.CrashAt.parse(settings.crash_at))
+            log.warning("crash_point_armed", name=settings.crash_at)
         serve(create(settings), settings, port(settings), http=protocol_for(settings))
     except OncedropError as exc:
         sys.stderr.write(f"oncedrop {service}: {' '.join(exc.detail.split())}\n")

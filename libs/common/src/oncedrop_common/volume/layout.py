@@ -22,6 +22,7 @@ from pathlib import Path
 
 from oncedrop_common import blob_header
 from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader, HeaderInvalid
+from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import ClaimHash, DropId
 from oncedrop_common.errors import BlobDamaged, BlobMissing, VolumeUnavailable
 from oncedrop_common.tokens import is_drop_id
@@ -87,13 +88,19 @@ class Volume(Ground):
         Raises:
             VolumeFull, VolumeUnavailable: The blob may or may not be in place; see unlink.
         """
+        CrashPoint.UPLOAD_BEFORE_HEADER.reached()
         part.write_at(0, blob_header.pack(header))
+        CrashPoint.UPLOAD_AFTER_HEADER.reached()
         with must_exist():
             os.fsync(part.fd)
+            CrashPoint.UPLOAD_AFTER_FSYNC.reached()
             target = self._real_blob_path(part.drop_id)
             self._part_path(part.drop_id).rename(target)
+            CrashPoint.UPLOAD_AFTER_RENAME.reached()
             fsync_folder(target.parent)
+            CrashPoint.UPLOAD_BETWEEN_FOLDER_FSYNCS.reached()
             fsync_folder(self.root / Place.INCOMING)
+            CrashPoint.UPLOAD_AFTER_FOLDER_FSYNCS.reached()
         part.close()
 
     # Claim, serve, delete.
