@@ -14,7 +14,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 # What the image sets, or what makes no sense in a container of one's own.
 NOT_FOR_COMPOSE = {
-    "data_dir", "host", "volume_dir", "ingest_port", "deliver_port", "janitor_port",
+    "crash_at", "data_dir", "host", "volume_dir", "ingest_port", "deliver_port", "janitor_port",
 }  # fmt: skip
 
 _TABLE = re.compile(r"<!-- settings:[^>]*-->\n(.*?)\n?<!-- /settings -->", re.DOTALL)
