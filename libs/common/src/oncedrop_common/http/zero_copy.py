@@ -12,6 +12,12 @@ with the bytes each step gave to the kernel.
 kernel has acknowledged. uvicorn's `send` returns when a buffer took the bytes; only the
 acknowledgement tells that they have left this machine for good.
 
+A third thing needs no extension: a long body of known length is read past event loop and parser.
+They would copy it three times, 64 KiB at a time. After the first piece the transport is paused and
+`receive` takes up to 256 KiB at a time from a duplicate of the socket, never a byte more than
+`Content-Length` announced; after the last one a fresh parser reads the next request. A body that
+is not taken to its end ends the connection, for nobody knows then where the next request begins.
+
 How sendfile is driven: headers go through the transport, whose buffer must be empty before the
 file follows on a duplicate of the socket (the event loop refuses to watch a descriptor that a
 transport owns). Pages that are in memory are sent from the loop in bounded steps; others in a
@@ -33,9 +39,10 @@ import struct
 import sys
 import termios
 from asyncio import Transport
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -56,12 +63,16 @@ _BYTES_ACKED = struct.Struct("=Q")
 _FLUSH_STEP_SECONDS = 0.001
 _FLUSH_MOST_SECONDS = 0.02
 _STEP_BYTES = 256 * 1024
+# Shorter rests are not worth a fresh parser.
+_DIRECT_LEAST_BYTES = 256 * 1024
+_RECEIVE_BYTES = 256 * 1024
 _HEAD_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 ResultT = TypeVar("ResultT")
 
 _USED = ("scope", "transport", "flow", "disconnected", "expected_content_length", "keep_alive",
-         "response_started", "response_complete", "message_event", "on_response")  # fmt: skip
+         "response_started", "response_complete", "message_event", "on_response", "body",
+         "more_body")  # fmt: skip
 
 
 def protocol_for(settings: Settings) -> type[asyncio.Protocol]:
@@ -94,7 +105,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._holders = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
         self.lost = False
 
     @contextlib.contextmanager
@@ -160,11 +171,8 @@ class Connection:
     def note_lost(self) -> None:
         """The event loop says that the connection has ended."""
         self.lost = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            _wake(waiter)
 
     async def send_file(
         self,
@@ -197,7 +205,7 @@ class Connection:
                     # Not to be left behind in its thread: the descriptors may be closed next.
                     done = await finished(os.sendfile, out, file, offset + sent, step)
             except BlockingIOError:
-                await self._writable()
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
                 continue
             except ConnectionError:
                 break
@@ -207,17 +215,41 @@ class Connection:
             handed_over(done)
         return sent
 
-    async def _writable(self) -> None:
+    async def receive(self, most: int) -> bytes:
+        """The next bytes from the socket; only while `held`, with the transport's reading paused.
+
+        Returns:
+            At most that many; none when the connection, or the client's side of it, has ended.
+        """
+        while not self.lost and self._socket is not None:
+            # Other requests first: a fast client has always something there.
+            await asyncio.sleep(0)
+            try:
+                return self._socket.recv(most)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+            except OSError:
+                break
+        return b""
+
+    async def _ready(self, watch: Callable[..., None], unwatch: Callable[[int], object]) -> None:
+        """Wait until the socket is ready in the way that is watched for, or has ended."""
         if self.lost or self._socket is None:
             return
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
         fd = self._socket.fileno()
-        self._loop.add_writer(fd, self._wake)
+        watch(fd, _wake, waiter)
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._loop.remove_writer(fd)
-            self._waiter = None
+            unwatch(fd)
+            self._waiters.discard(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def finished(function: Callable[..., ResultT], *args: Any) -> ResultT:
@@ -241,14 +273,68 @@ def _in_memory(file: int, offset: int, count: int) -> bool:
 
 
 class ZeroCopyCycle(RequestResponseCycle):
-    """A request and its response, with the zerocopysend message."""
+    """A request and its response, with the zerocopysend message and long bodies read directly.
+
+    Attributes:
+        protocol: Whose request it is.
+    """
+
+    protocol: ZeroCopyProtocol
+    _left = 0
+    _hold: contextlib.ExitStack | None = None
+
+    async def run_asgi(self, app: Any) -> None:
+        """As uvicorn's."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            self._let_go()
+
+    async def receive(self) -> Any:
+        """As uvicorn's; from the second message of a long body on it is read directly."""
+        if self._left == 0:
+            message = await super().receive()
+            if message.get("more_body", False):
+                self._take_over()
+            return message
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body = await self.protocol.client_connection.receive(min(self._left, _RECEIVE_BYTES))
+        if not body:
+            self.disconnected = True
+            self._let_go()
+            self.transport.close()
+            return {"type": "http.disconnect"}
+        self._left -= len(body)
+        if self._left == 0:
+            self._let_go()
+            self.more_body = False
+            self.protocol.parse_anew()
+        return {"type": "http.request", "body": body, "more_body": self._left > 0}
+
+    def _take_over(self) -> None:
+        """What is still to come of the body is read here; called when all that came was taken."""
+        left = _announced(self.scope["headers"]) - self.protocol.body_bytes
+        if left < _DIRECT_LEAST_BYTES or self.scope["scheme"] != "http":
+            return
+        self.flow.pause_reading()
+        self._hold = contextlib.ExitStack()
+        self._hold.enter_context(self.protocol.client_connection.held())
+        self._left = left
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     async def send(self, message: Any) -> None:
         """As uvicorn's, and http.response.zerocopysend."""
         if message["type"] != ZERO_COPY:
+            if self._left:
+                self.keep_alive = False
             await super().send(message)
             return
-        connection: Connection = self.scope["extensions"][CONNECTION]  # type: ignore[assignment]
+        connection = self.protocol.client_connection
         if not self.response_started or self.response_complete:
             raise RuntimeError("zerocopysend outside of a response's body")
         count = message["count"]
@@ -273,6 +359,12 @@ class ZeroCopyCycle(RequestResponseCycle):
             await super().send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def _announced(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """A body's length by Content-Length (bytes); 0 when it comes in chunks or not at all."""
+    found = dict(headers)
+    return 0 if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
+
+
 def _always() -> bool:
     return True
 
@@ -282,26 +374,33 @@ def _ignored(_count: int) -> None:
 
 
 class ZeroCopyProtocol(HttpToolsProtocol):
-    """What uvicorn is given as `http=`. It also limits a request's head, which uvicorn does not."""
+    """What uvicorn is given as `http=`. It also limits a request's head, which uvicorn does not.
+
+    Attributes:
+        client_connection: Who is there.
+        body_bytes: How much the parser has seen of the newest request's body.
+    """
 
     _zero_copy = True
-    _connection: Connection
     _head_bytes = 0
+    client_connection: Connection
+    body_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """A client has come."""
         super().connection_made(transport)
-        self._connection = Connection(transport)
+        self.client_connection = Connection(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A client has gone."""
-        self._connection.note_lost()
+        self.client_connection.note_lost()
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        extensions: dict[str, Any] = {CONNECTION: self._connection}
+        extensions: dict[str, Any] = {CONNECTION: self.client_connection}
         if self._zero_copy:
             cycle.__class__ = ZeroCopyCycle
+            cycle.protocol = self  # type: ignore[attr-defined]
             extensions[ZERO_COPY] = {}
         cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
@@ -309,7 +408,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request's head begins."""
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self.body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
@@ -321,6 +420,18 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         self._count_head(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self.body_bytes += len(body)
+        super().on_body(body)
+
+    def parse_anew(self) -> None:
+        """The body was read past the parser, to its end: what follows is another request."""
+        if not self.client_connection.lost:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.flow.resume_reading()
+
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
         if self._head_bytes > _HEAD_BYTES:
@@ -329,6 +440,6 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
 
 class PlainProtocol(ZeroCopyProtocol):
-    """Without zerocopysend: files go through Python; acknowledgements are known all the same."""
+    """Without zerocopysend and direct reading; acknowledgements are known all the same."""
 
     _zero_copy = False
