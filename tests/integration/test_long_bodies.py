@@ -1,4 +1,4 @@
-"""Bodies that are read past event loop and parser (http/zero_copy.py), and the plain way beside it."""
+"""Bodies read past event loop and parser (http/zero_copy.py), and the plain way beside it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_one_connection_serves_one_long_body_after_the_other(
             assert client.put(f"{ingest.url}/x", content=body).status_code == 201
             assert client.get(f"{ingest.url}/healthz").status_code == 200
             assert body in bodies(module_volume)
-        (connection,) = client._transport._pool.connections  # type: ignore[attr-defined]  # noqa: SLF001
+        (connection,) = client._transport._pool.connections  # type: ignore[attr-defined]
         assert "Request Count: 6" in connection.info()
 
 
