@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from support.compose import Compose, running_compose
-from support.services import RawClient
+from support.services import RawClient, strangers
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ def requests_by_container(stack: Compose, service: str, route: str) -> dict[str,
 def test_one_of_100_visitors_wins_each_of_50_drops(stack: Compose) -> None:
     async def races() -> list[tuple[int, int]]:
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=120, limits=limits, cookies=strangers()) as client:
             results = []
             for _ in range(50):
                 url = (await client.put(f"{stack.url}/x", content=BODY)).text.strip()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from support.compose import Compose, running_compose
-from support.services import BROWSER
+from support.services import BROWSER, strangers
 from support.waiting import wait_until, wait_until_async
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -92,7 +92,7 @@ async def race(stack: Compose, victim: str) -> tuple[list[int], int]:
 
     rounds: list[asyncio.Task[None]] = []
     limits = httpx.Limits(max_connections=60)
-    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=120, limits=limits, cookies=strangers()) as client:
         running = asyncio.create_task(uploads(client, asyncio.get_running_loop().time() + 25))
         await asyncio.sleep(5)
         await asyncio.to_thread(stack.docker, "kill", victim)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,11 @@ BROWSER = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0 Safari/537.36",
 }
+
+
+def strangers() -> CookieJar:
+    """For a client that stands for many visitors: with a common cookie each is the claimant."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def free_port() -> int:

@@ -78,6 +78,7 @@ async def test_metrics_of_one_application_are_its_own() -> None:
     metrics.arrow("claim", "CLAIMED")
     metrics.looked("browser")
     metrics.claimed(0.002)
+    metrics.claims_synced()
     metrics.transferred("out", 3.0)
     janitor = JanitorMetrics(metrics)
     janitor.usage(drops=3, stored_bytes=5, free_bytes=7)
@@ -98,6 +99,7 @@ async def test_metrics_of_one_application_are_its_own() -> None:
         'oncedrop_arrows_total{arrow="claim",result="claimed"} 1.0',
         'oncedrop_looked_total{why="browser"} 1.0',
         "oncedrop_claim_seconds_count 1.0",
+        "oncedrop_claim_syncs_total 1.0",
         'oncedrop_transfer_seconds_sum{direction="out"} 3.0',
         "oncedrop_drops 3.0",
         "oncedrop_stored_bytes 5.0",
@@ -112,4 +114,4 @@ async def test_metrics_of_one_application_are_its_own() -> None:
         'oncedrop_pass_errors{pass="sweep"} 1.0',
     ):
         assert line in text.splitlines()
-    assert "claim" not in (await get("/metrics", {}, other)).text.replace("oncedrop_claim_", "")
+    assert 'arrow="claim"' not in (await get("/metrics", {}, other)).text

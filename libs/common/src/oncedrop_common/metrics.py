@@ -82,6 +82,11 @@ class Metrics:
             buckets=_CLAIM_BUCKETS,
             registry=self.registry,
         )
+        self._claim_syncs = Counter(
+            "oncedrop_claim_syncs",
+            "Times that claimed/ was made to survive a power cut; several claims share one.",
+            registry=self.registry,
+        )
         self._transfer_seconds = Histogram(
             "oncedrop_transfer_seconds",
             "Time from the first byte of a file's body to the last, up (in) or down (out).",
@@ -128,6 +133,10 @@ class Metrics:
     def claimed(self, seconds: float) -> None:
         """Note how long a claim took, from the request to the volume's confirmation."""
         self._claim_seconds.observe(seconds)
+
+    def claims_synced(self) -> None:
+        """Count one fsync of claimed/, however many claims it served."""
+        self._claim_syncs.inc()
 
     def transferred(self, direction: str, seconds: float) -> None:
         """Note how long the body of a file took; direction is `in` or `out`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import structlog
 
@@ -33,13 +35,20 @@ from oncedrop_common.store.scripts import Adopt, ClaimResult, Rebuild, Release
 from oncedrop_common.tokens import claim_hash
 from oncedrop_common.volume import FoundFile, OpenBlob, Place, Volume
 from oncedrop_deliver.held import Held, boottime
-from oncedrop_deliver.shared_sync import SharedSync
+from oncedrop_deliver.together import Together
 
 _log = structlog.get_logger()
 
 # A drop can change under each look at it; this often is more than any real race needs.
 _TRIES = 4
 _HELD_RETRY_SECONDS = 30
+# One takes while the other waits for the disk.
+_LANES = 2
+
+
+Take: TypeAlias = tuple[DropId, ClaimHash]
+# Whether this request moved the file, and the file.
+Taken: TypeAlias = tuple[bool, OpenBlob]
 
 
 class ConfirmNeeded(Exception):
@@ -50,13 +59,17 @@ class Claiming:
     """Takes drops for claimants."""
 
     def __init__(
-        self, store: DropStore, volume: Volume, pairing: Pairing, metrics: Metrics
+        self,
+        store: DropStore,
+        volume: Volume,
+        pairing: Pairing,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._volume = volume
         self._pairing = pairing
         self._metrics = metrics
-        self._sync_claimed = SharedSync(volume.sync_claimed)
+        self._take = Together(self._take_all, _LANES)
 
     async def look(self, drop_id: DropId) -> tuple[Drop, DropMeta]:
         """The drop as it stands, if it can be had; as judge."""
@@ -222,21 +235,18 @@ class Claiming:
             if drop.meta.max_downloads > 1:
                 blob = await asyncio.to_thread(self._volume.open_blob, drop_id)
             else:
-                moved, blob = await asyncio.to_thread(self._take_and_open, drop_id, mine)
+                moved, blob = await self._take((drop_id, mine))
+                CrashPoint.CLAIM_AFTER_FSYNC.reached()
         except BlobMissing:
             raise await self._not_confirmed(drop, mine, request_id) from None
         except OncedropError:
             await self._give_up(drop_id, mine, request_id)
             raise
-        CrashPoint.CLAIM_AFTER_OPEN.reached()
         held = Held(drop_id, claim_id, request_id, drop.meta, blob, deadline=0)
         held.extend(drop, asked_at)
         try:
             if blob.header.meta != drop.meta:
                 raise BlobDamaged("Record and file do not agree.", drop_id=drop_id)
-            if held.single:
-                await self._sync_claimed()
-                CrashPoint.CLAIM_AFTER_FSYNC.reached()
             if not held.alive():
                 if moved:
                     await asyncio.to_thread(self._volume.give_back, drop_id, mine)
@@ -247,11 +257,30 @@ class Claiming:
             raise
         return held
 
-    def _take_and_open(self, drop_id: DropId, mine: ClaimHash) -> tuple[bool, OpenBlob]:
-        CrashPoint.CLAIM_BEFORE_RENAME.reached()
-        moved = self._volume.take(drop_id, mine)
-        CrashPoint.CLAIM_AFTER_RENAME.reached()
-        return moved, self._volume.open_claimed(drop_id, mine)
+    def _take_all(self, takes: Sequence[Take]) -> list[Taken | BaseException]:
+        """Take and open each file, then see that no power cut undoes it: one fsync for all."""
+        results = [self._take_and_open(*take) for take in takes]
+        opened = [result for result in results if not isinstance(result, BaseException)]
+        try:
+            if opened:
+                self._volume.sync_claimed()
+                self._metrics.claims_synced()
+        except OncedropError as exc:
+            for _, blob in opened:
+                blob.close()
+            return [r if isinstance(r, BaseException) else exc for r in results]
+        return results
+
+    def _take_and_open(self, drop_id: DropId, mine: ClaimHash) -> Taken | BaseException:
+        try:
+            CrashPoint.CLAIM_BEFORE_RENAME.reached()
+            moved = self._volume.take(drop_id, mine)
+            CrashPoint.CLAIM_AFTER_RENAME.reached()
+            blob = self._volume.open_claimed(drop_id, mine)
+        except Exception as exc:  # noqa: BLE001  it belongs to one of those who share the trip
+            return exc
+        CrashPoint.CLAIM_AFTER_OPEN.reached()
+        return moved, blob
 
     async def _not_confirmed(self, drop: Drop, mine: ClaimHash, request_id: str) -> OncedropError:
         """No file for a claim that Redis granted: the volume knows better, or is not ours."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from oncedrop_common.volume import Volume
 from oncedrop_deliver.claiming import Claiming
 from oncedrop_deliver.held import Held, boottime
 from oncedrop_deliver.ranges import Slice
+from oncedrop_deliver.together import Together
 
 _log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ _POLL_MOST_SECONDS = 0.05
 # After a connection has ended nothing more is acknowledged; what was in flight needs a moment.
 _LOST_GRACE_SECONDS = 0.2
 _PARALLEL_PER_CLAIM = 8
+_LANES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,17 @@ class Delivery:
     """Sends claimed files; one for the whole service."""
 
     def __init__(
-        self, store: DropStore, volume: Volume, claiming: Claiming, metrics: Metrics
+        self,
+        store: DropStore,
+        volume: Volume,
+        claiming: Claiming,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._volume = volume
         self._claiming = claiming
         self._metrics = metrics
+        self._unlink_files = Together(self._unlink_all, _LANES)
         self._running: dict[ClaimHash, int] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -405,12 +412,19 @@ class Delivery:
 
     async def _unlink(self, held: Held, event: str) -> None:
         CrashPoint.DELIVER_BEFORE_UNLINK.reached()
-        if held.single:
-            freed = await asyncio.to_thread(
-                self._volume.unlink_claimed, held.drop_id, held.claim_hash
-            )
-        else:
-            freed = await asyncio.to_thread(self._volume.unlink, held.drop_id)
+        freed = await self._unlink_files(held)
         CrashPoint.DELIVER_AFTER_UNLINK.reached()
         self._store.freed(freed)
         _log.info(event, drop_id=held.drop_id, freed_bytes=freed)
+
+    def _unlink_all(self, ended: Sequence[Held]) -> list[int | BaseException]:
+        return [self._unlink_one(held) for held in ended]
+
+    def _unlink_one(self, held: Held) -> int | BaseException:
+        """Bytes freed."""
+        try:
+            if held.single:
+                return self._volume.unlink_claimed(held.drop_id, held.claim_hash)
+            return self._volume.unlink(held.drop_id)
+        except Exception as exc:  # noqa: BLE001  it belongs to one of those who share the trip
+            return exc

@@ -2,13 +2,21 @@
 
 Most of a command's cost is redis-py's, per round trip; sharing one makes it small. Replies come
 back each to its own caller. A pipeline whose reply was lost is repeated as a whole, which is safe
-because every script is.
+because every script is. (Sums may then be counted twice: a guide, mended by each sweep.)
+
+On a single server the pipeline is written to redis-py's connection itself: its Pipeline object,
+which also does transactions, watches and callbacks, costs as much again as all the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from oncedrop_common.store.client import RedisClient
 
@@ -28,37 +36,46 @@ class Batch:
         self._client = client
         self._timeout_seconds = timeout_seconds
         self._waiting: list[tuple[Command, asyncio.Future[Any] | None]] = []
+        self._sums: dict[tuple[str, str], int] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def call(self, *command: str | bytes | float) -> Any:
-        """Redis' reply to this command.
+        """Redis' reply to this command, as the server sends it.
 
         Raises:
             RedisError: The server refused it or could not be reached.
             TimeoutError: It did not answer in time.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._add(command, future)
+        self._send_soon()
+        self._waiting.append((command, future))
         return await future
 
     def cast(self, *command: str | bytes | float) -> None:
         """Send this command when there is time; whether it arrives is not known."""
-        self._add(command, None)
+        self._send_soon()
+        self._waiting.append((command, None))
+
+    def add(self, key: str, field: str, number: int) -> None:
+        """As cast of HINCRBY; what is added to one field in one loop turn is added at once."""
+        self._send_soon()
+        self._sums[key, field] = self._sums.get((key, field), 0) + number
 
     async def drain(self) -> None:
         """Wait until all that was cast or called is sent and answered."""
-        while self._waiting or self._sending:
+        while self._waiting or self._sums or self._sending:
             await asyncio.sleep(0)
             if self._sending:
                 await asyncio.wait(self._sending)
 
-    def _add(self, command: Command, future: asyncio.Future[Any] | None) -> None:
-        if not self._waiting:
+    def _send_soon(self) -> None:
+        if not self._waiting and not self._sums:
             asyncio.get_running_loop().call_soon(self._send)
-        self._waiting.append((command, future))
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
+        sums, self._sums = self._sums, {}
+        waiting += [(("HINCRBY", *where, number), None) for where, number in sums.items()]
         for first in range(0, len(waiting), _MOST):
             task = asyncio.create_task(self._run(waiting[first : first + _MOST]))
             self._sending.add(task)
@@ -67,11 +84,8 @@ class Batch:
     async def _run(self, waiting: list[tuple[Command, asyncio.Future[Any] | None]]) -> None:
         replies: list[Any]
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            for command, _ in waiting:
-                pipeline.execute_command(*command)
             async with asyncio.timeout(self._timeout_seconds):
-                replies = await pipeline.execute(raise_on_error=False)
+                replies = await exchange(self._client, [command for command, _ in waiting])
         except Exception as exc:  # noqa: BLE001  every caller waits for its own answer
             replies = [exc] * len(waiting)
         for (_, future), reply in zip(waiting, replies, strict=True):
@@ -81,3 +95,40 @@ class Batch:
                 future.set_exception(reply)
             else:
                 future.set_result(reply)
+
+
+async def exchange(client: RedisClient, commands: Sequence[Command]) -> list[Any]:
+    """The server's replies to these commands in one round trip; what it refused is a ResponseError.
+
+    Raises:
+        RedisError: It could not be reached.
+    """
+    if isinstance(client, RedisCluster):
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
+    return await _exchange_directly(client, commands)
+
+
+async def _exchange_directly(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    pool = client.connection_pool
+    connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
+
+    async def once() -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as exc:  # the others are read all the same
+                replies.append(exc)
+        return replies
+
+    async def failed(_error: Exception) -> None:
+        await connection.disconnect()
+
+    try:
+        return await connection.retry.call_with_retry(once, failed)
+    finally:
+        await pool.release(connection)

@@ -2,8 +2,9 @@
 
 A lost connection is tried twice more, quickly: every script is safe to repeat, so a repeated
 command is harmless, and a visitor waits for little before a 503 tells to come back. redis-py's
-default (ten tries with growing pauses) would hold a request for many seconds. What all tries may
-take together, name look-ups included, is bounded where commands are sent (connection.py).
+default (ten tries with growing pauses) would hold a request for many seconds. How long all tries
+may take together, name look-ups included, is bounded where commands are sent (connection.py), once
+for a whole pipeline: redis-py's own `socket_timeout` would set a timer for each reply.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def connect(url: str, timeout_seconds: float) -> RedisClient:
         ConfigurationError: The URL is of no known kind; it is not repeated, it may hold a password.
     """
     options: dict[str, Any] = {
-        "socket_timeout": timeout_seconds,
+        "socket_timeout": None,
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), _RETRIES),
         "protocol": 2,

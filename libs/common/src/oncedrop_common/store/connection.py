@@ -14,7 +14,7 @@ from oncedrop_common.drops import Drop, DropId
 from oncedrop_common.errors import BlobDamaged, StoreUnavailable
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys
-from oncedrop_common.store.batch import Batch
+from oncedrop_common.store.batch import Batch, exchange
 from oncedrop_common.store.client import RedisClient
 from oncedrop_common.store.records import parse_drop
 from oncedrop_common.store.scripts import Code, ResultT, Script
@@ -157,7 +157,8 @@ class StoreConnection:
         if not commands:
             return []
         async with self.answering():
-            pipeline = self.client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute())
+            replies = await exchange(self.client, commands)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise StoreUnavailable("Redis refused a command.") from reply
+        return replies

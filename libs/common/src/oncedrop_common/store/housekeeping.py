@@ -11,7 +11,7 @@ from redis.asyncio import RedisCluster
 
 from oncedrop_common.drops import Drop, DropId, DropState
 from oncedrop_common.store import keys, scripts
-from oncedrop_common.store.connection import StoreConnection, translated
+from oncedrop_common.store.connection import StoreConnection
 from oncedrop_common.store.records import parse_drop
 from oncedrop_common.tokens import is_drop_id
 
@@ -42,17 +42,20 @@ class Housekeeping(StoreConnection):
 
     async def scan(self, page: int = 1000) -> AsyncIterator[list[DropId]]:
         """The ids of all records, page by page; one may come twice, none that stays is left out."""
+        found = self.client.scan_iter(match=keys.DROP_PREFIX + "*", count=page)
+        while ids := await self._scan_page(found, page):
+            yield ids
+
+    async def _scan_page(self, found: AsyncIterator[bytes], most: int) -> list[DropId]:
         ids: list[DropId] = []
-        with translated():
-            async for key in self.client.scan_iter(match=keys.DROP_PREFIX + "*", count=page):
+        async with self.answering():
+            async for key in found:
                 name = bytes(key).decode(errors="replace").removeprefix(keys.DROP_PREFIX)
                 if is_drop_id(name):
                     ids.append(DropId(name))
-                if len(ids) >= page:
-                    yield ids
-                    ids = []
-        if ids:
-            yield ids
+                if len(ids) >= most:
+                    break
+        return ids
 
     async def glance(self, drop_ids: Sequence[DropId]) -> list[Glance | None]:
         """A few fields of many records, in one round trip; None where there is no record."""
@@ -145,8 +148,8 @@ class Housekeeping(StoreConnection):
     def freed(self, size: int) -> None:
         """Take a file that was unlinked off the usage, when there is time."""
         if size:
-            self.cast("HINCRBY", keys.USAGE, "bytes", -size)
-            self.cast("HINCRBY", keys.USAGE, "files", -1)
+            self._batch.add(keys.USAGE, "bytes", -size)
+            self._batch.add(keys.USAGE, "files", -1)
 
     async def lead(self, janitor_id: str, lease_seconds: int) -> bool:
         """Whether this janitor leads; whoever leads keeps leading while it asks."""
