@@ -13,8 +13,8 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/.run ## Start the whole stack here: valkey, ingest, deliver, janitor (Ctrl-C stops it)
-	@exec $(PY) -m oncedrop_common.embedded
+run: $(VENV)/.run ## Start the whole stack here (Ctrl-C stops it; WORKERS=2: two processes each)
+	@exec env $(if $(WORKERS),ONCEDROP_WORKERS=$(WORKERS)) $(PY) -m oncedrop_common.embedded
 
 test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
 	@exec $(PY) -m pytest $(ARGS)

@@ -6,6 +6,8 @@ tests, do not meet.
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -14,6 +16,8 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
+    multiprocess,
+    values,
 )
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,12 +25,29 @@ from starlette.responses import Response
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 _CLAIM_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _TRANSFER_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200, 43200)
+# Where prometheus_client keeps the numbers of several processes.
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
 def method_label(method: str) -> str:
     """The method, or OTHER: a client can invent methods, and each would be a new time series."""
     return method if method in _METHODS else "OTHER"
+
+
+def count_in(folder: str) -> None:
+    """Count together with the other workers of this service, by files in this folder.
+
+    Called before the first `Metrics`. Whichever worker is asked tells the numbers of all; those of
+    the process itself (memory, CPU) are left out, for they would be of any one.
+    """
+    os.environ[_FOLDER] = folder
+    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+
+
+def count_out(folder: str, process_id: int) -> None:
+    """A worker has ended: what it counted stays, what it was at the moment goes."""
+    multiprocess.mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -44,6 +65,7 @@ class Metrics:
             "Which service this process is.",
             ["service"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         ).labels(service).set(1)
         self._arrows = Counter(
             "oncedrop_arrows",
@@ -148,9 +170,11 @@ class Metrics:
 
     async def endpoint(self, _request: Request) -> Response:
         """Everything in the registry, in Prometheus' text format."""
-        return Response(
-            generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        registry = self.registry
+        if _FOLDER in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 class JanitorMetrics:

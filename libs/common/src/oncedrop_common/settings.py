@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     ephemeral_volume: bool = Field(
         False, description="An emptied volume is normal: its records become tombstones at start"
     )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Processes of ingest and of deliver, each"
+    )
     zero_copy: bool = Field(
         True, description="Files are sent by the kernel; off: through Python, where sendfile fails"
     )

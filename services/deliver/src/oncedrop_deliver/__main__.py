@@ -18,4 +18,4 @@ def _create(settings: Settings) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    run_main("deliver", _create, attrgetter("deliver_port"))
+    run_main("deliver", _create, attrgetter("deliver_port"), attrgetter("workers"))

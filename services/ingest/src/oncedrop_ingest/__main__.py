@@ -18,4 +18,4 @@ def _create(settings: Settings) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    run_main("ingest", _create, attrgetter("ingest_port"))
+    run_main("ingest", _create, attrgetter("ingest_port"), attrgetter("workers"))

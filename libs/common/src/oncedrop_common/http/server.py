@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Literal
 
@@ -18,8 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oncedrop_common import crash_points
 from oncedrop_common.errors import ConfigurationError, OncedropError
+from oncedrop_common.http.workers import run_workers
 from oncedrop_common.http.zero_copy import protocol_for
 from oncedrop_common.logs import configure_logging
+from oncedrop_common.metrics import count_in, count_out
 from oncedrop_common.settings import Settings, load_settings
 
 HttpProtocol = type[asyncio.Protocol] | Literal["h11", "httptools"]
@@ -35,10 +40,15 @@ _EXIT_UNUSABLE = 2
 log = structlog.get_logger()
 
 
+def _one(_settings: Settings) -> int:
+    return 1
+
+
 def run_main(
     service: str,
     create: Callable[[Settings], ASGIApp],
     port: Callable[[Settings], int],
+    workers: Callable[[Settings], int] = _one,
 ) -> None:
     """What a service's `__main__` does: settings, logging, application, server.
 
@@ -46,6 +56,7 @@ def run_main(
         service: Its name, in logs.
         create: Builds the application; connects to nothing yet.
         port: Which of the settings is its port.
+        workers: Which of the settings is the number of its processes.
 
     Raises:
         SystemExit: With 2, after one line on stderr, when the process cannot start like this;
@@ -57,24 +68,54 @@ def run_main(
         if settings.crash_at is not None:
             crash_points.arm(crash_points.CrashAt.parse(settings.crash_at))
             log.warning("crash_point_armed", name=settings.crash_at)
-        serve(create(settings), settings, port(settings), http=protocol_for(settings))
+        # A second instance fails before it has touched anything.
+        sockets = _listen(settings.host, port(settings))
+        if workers(settings) > 1:
+            sys.exit(_serve_together(service, create, settings, sockets, workers(settings)))
+        serve(create(settings), settings, sockets, http=protocol_for(settings))
     except OncedropError as exc:
-        sys.stderr.write(f"oncedrop {service}: {' '.join(exc.detail.split())}\n")
+        _say_why(service, exc)
         sys.exit(_EXIT_UNUSABLE)
 
 
-def serve(app: ASGIApp, settings: Settings, port: int, *, http: HttpProtocol = "httptools") -> None:
+def _say_why(service: str, exc: OncedropError) -> None:
+    sys.stderr.write(f"oncedrop {service}: {' '.join(exc.detail.split())}\n")
+
+
+def _serve_together(
+    service: str,
+    create: Callable[[Settings], ASGIApp],
+    settings: Settings,
+    sockets: list[socket.socket],
+    count: int,
+) -> int:
+    """Serve with several processes; the exit code."""
+
+    def work() -> None:
+        count_in(folder)
+        try:
+            serve(create(settings), settings, sockets, http=protocol_for(settings))
+        except OncedropError as exc:
+            _say_why(service, exc)
+            sys.exit(_EXIT_UNUSABLE)
+
+    with tempfile.TemporaryDirectory(prefix="oncedrop-metrics-") as folder:
+        return run_workers(count, work, partial(count_out, folder))
+
+
+def serve(
+    app: ASGIApp,
+    settings: Settings,
+    sockets: list[socket.socket],
+    *,
+    http: HttpProtocol = "httptools",
+) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests end, for 10 seconds at most.
 
-    The port is taken before the application starts: a second instance fails before it has
-    touched anything.
-
     Raises:
-        ConfigurationError: The address cannot be used.
         OncedropError: The application's start-up raised it.
         SystemExit: With 1 when start-up or shutdown failed otherwise; it has been logged.
     """
-    sockets = _listen(settings.host, port)
     lifespan = _Lifespan(app)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -104,7 +145,11 @@ def serve(app: ASGIApp, settings: Settings, port: int, *, http: HttpProtocol = "
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    # A worker begins with them blocked, so that none is lost before there is somebody to take it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     log.info("port_taken", host=settings.host, port=sockets[0].getsockname()[1])
+    # What is there now stays; not having to look at it again makes each collection short.
+    gc.freeze()
     try:
         server.run(sockets=sockets)
     except SystemExit:  # how uvicorn ends when start-up failed
