@@ -297,6 +297,8 @@ def test_a_download_cut_twice_finishes_by_itself(stack: Stack, oncedrop: Command
     with CuttingProxy(stack.deliver.port, cuts=[3_000_000, 9_000_000]) as proxy:
         got = oncedrop("get", through(proxy, drop.url))
         assert proxy.connections == 3
+        # Gone on with, not begun anew.
+        assert proxy.answered < len(LARGE) + 1_000_000
 
     assert got.code == 0, got.err
     assert got.err.count("Trying again") == 2
@@ -459,6 +461,24 @@ def test_a_download_that_is_deleted_meanwhile_ends(stack: Stack, oncedrop: Comma
     assert "its sender deleted it" in got.err
     assert "are in report.pdf.part" in got.err
     assert resume_files(oncedrop.folder) == []
+
+
+def test_after_the_lease_a_restored_drop_is_claimed_anew_and_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "stack").mkdir()
+    settings = {"claim_lease_seconds": 1, "due_interval_seconds": 1}
+    with running_stack(tmp_path / "stack", **settings) as stack:
+        oncedrop = CommandLine(tmp_path, stack.ingest.url)
+        drop = stack.upload(LARGE, if_interrupted="restore")
+        with CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy:
+            with oncedrop.begun("get", through(proxy, drop.url)):
+                part_holds(tmp_path, 4_000_000)
+            wait_until(lambda: state_of(oncedrop, drop) == "waiting", 30, what="the lease to end")
+            got = oncedrop("get", "--json", through(proxy, drop.url))
+
+    assert got.code == 0, got.err
+    assert "the link gave another" in got.err
+    assert got.document["resumed_at"] >= 4_000_000
+    assert (tmp_path / "report.pdf").read_bytes() == LARGE
 
 
 def test_two_at_a_time_do_not_write_one_file(stack: Stack, oncedrop: CommandLine) -> None:

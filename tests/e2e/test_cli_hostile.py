@@ -231,6 +231,20 @@ def test_a_range_that_was_not_asked_for_is_refused(liar: Liar, oncedrop: Command
     assert "another range" in got.err
 
 
+def test_what_is_sent_all_over_again_is_not_written_twice(
+    liar: Liar, oncedrop: CommandLine
+) -> None:
+    liar.answers[f"GET {CLAIM}"] = (500, {}, b"")
+    oncedrop("get", liar.url + LINK, "--give-up-after", "0")
+    (oncedrop.folder / "report.pdf.part").write_bytes(BODY[:100])
+    liar.answers[f"GET {CLAIM}"] = (200, liar.file_headers(), BODY)
+
+    got = oncedrop("get", "--json", liar.url + LINK)
+
+    assert got.document["resumed_at"] == 100
+    assert (oncedrop.folder / "report.pdf").read_bytes() == BODY
+
+
 def test_a_claim_that_never_has_anything_comes_to_an_end(liar: Liar, oncedrop: CommandLine) -> None:
     liar.answers[f"GET {CLAIM}"] = (410, {}, b"")
 
@@ -262,9 +276,17 @@ def test_a_refusal_is_one_line_without_what_terminals_obey(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b'{"title": 1, "detail": []}', b"[" * 50_000, b"\xff", b"{" * 99_999],
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"title": 1, "detail": []}',
+        b"[" * 50_000,
+        b"\xff",
+        b" " * 99_999 + b'{"title": "too late"}',
+    ],
     ids=lambda body: repr(body[:9]),
-)  # fmt: skip
+)
 def test_an_answer_that_is_no_problem_is_told_by_its_status(
     liar: Liar, oncedrop: CommandLine, body: bytes
 ) -> None:

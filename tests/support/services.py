@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -189,6 +189,10 @@ class CuttingProxy:
         cuts: After so many bytes of answer the connection is reset.
         hold: Not reset but held, silent, until the client leaves.
         spoil: This byte of every connection's answer, counted from 0, is changed on its way.
+
+    Attributes:
+        connections: How many there have been.
+        answered: Bytes of answer of all of them.
     """
 
     def __init__(
@@ -201,6 +205,7 @@ class CuttingProxy:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
+        self.answered = 0
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
@@ -231,7 +236,7 @@ class CuttingProxy:
         with client, socket.create_connection(("127.0.0.1", self._target)) as server:
             up = threading.Thread(target=_pump, args=(client, server, None))
             up.start()
-            whole = _pump(server, client, most, self._spoil)
+            whole = _pump(server, client, most, self._count, self._spoil)
             if self._hold and not whole:
                 # Ends when the client does.
                 up.join(60)
@@ -240,9 +245,17 @@ class CuttingProxy:
                     side.shutdown(socket.SHUT_RDWR)
             up.join(10)
 
+    def _count(self, more: int) -> None:
+        # Connections that matter here come one after the other.
+        self.answered += more
+
 
 def _pump(
-    source: socket.socket, sink: socket.socket, most: int | None, spoil: int | None = None
+    source: socket.socket,
+    sink: socket.socket,
+    most: int | None,
+    count: Callable[[int], None] = lambda _more: None,
+    spoil: int | None = None,
 ) -> bool:
     """Whether it came to the source's end."""
     passed = 0
@@ -253,6 +266,7 @@ def _pump(
                 chunk = chunk[:at] + bytes([chunk[at] ^ 1]) + chunk[at + 1 :]
             sink.sendall(chunk)
             passed += len(chunk)
+            count(len(chunk))
             if most is not None and passed >= most:
                 return False
     # Also when the source was reset: who waits at the other end would wait for long.
