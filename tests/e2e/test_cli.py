@@ -75,6 +75,16 @@ def test_a_file_goes_and_comes_once_under_its_name(oncedrop: CommandLine, tmp_pa
     assert got.line == "Übung 100% - #1_.pdf"
     assert [p.name for p in oncedrop.folder.iterdir()] == [got.line]
     assert (oncedrop.folder / got.line).read_bytes() == BODY
+    assert (again.code, again.out) == (4, b"")
+
+
+def test_a_link_that_is_used_says_so_with_the_time(stack: Stack, oncedrop: CommandLine) -> None:
+    drop = stack.upload(BODY)
+    oncedrop("get", drop.url)
+    wait_until(lambda: state_of(oncedrop, drop) == "gone.delivered", 10, what="the delivery")
+
+    again = oncedrop("get", drop.url, "-o", "again.pdf")
+
     assert again.code == 4
     assert re.fullmatch(
         r"oncedrop: The file is gone: it was downloaded \([\d: -]+\)\.\n", again.err
@@ -140,7 +150,8 @@ def test_an_empty_file_is_a_file(stack: Stack, oncedrop: CommandLine, tmp_path: 
     got = oncedrop("get", sent.document["url"])
 
     assert (oncedrop.folder / got.line).read_bytes() == b""
-    assert oncedrop("status", sent.document["owner_url"]).out.startswith(b"Delivered")
+    receipt = sent.document["owner_url"]
+    wait_until(lambda: b"Delivered" in oncedrop("status", receipt).out, 10, what="the delivery")
 
 
 def test_json_tells_all_of_both_ends(oncedrop: CommandLine, tmp_path: Path) -> None:
@@ -304,7 +315,7 @@ def test_a_download_cut_twice_finishes_by_itself(stack: Stack, oncedrop: Command
     assert got.err.count("Trying again") == 2
     assert (oncedrop.folder / "report.pdf").read_bytes() == LARGE
     assert [p.name for p in oncedrop.folder.iterdir()] == ["report.pdf"]
-    assert state_of(oncedrop, drop) == "gone.delivered"
+    wait_until(lambda: state_of(oncedrop, drop) == "gone.delivered", 10, what="the delivery")
 
 
 def test_a_cut_pipe_gets_every_byte_once(stack: Stack, oncedrop: CommandLine) -> None:

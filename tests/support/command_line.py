@@ -16,8 +16,12 @@ from typing import Any
 Answers = Sequence[tuple[str, str]]
 COMMAND = str(Path(sys.executable).with_name("oncedrop"))
 _SECONDS = 60
-# A process in between: forking a process with threads is not for tests.
-_AT_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+AT_TERMINAL = [
+    sys.executable,
+    "-c",
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))",
+]
+"""Runs the command that follows at a terminal; a process of its own, for tests have threads."""
 
 
 def environment(server: str = "", **more: str) -> dict[str, str]:
@@ -104,7 +108,7 @@ class CommandLine:
         """
         shown, seen_to, waiting = b"", 0, list(answers)
         with subprocess.Popen(
-            [sys.executable, "-c", _AT_TERMINAL, COMMAND, *arguments],
+            [*AT_TERMINAL, COMMAND, *arguments],
             cwd=self.folder,
             env=environment(self.server),
             stdin=subprocess.PIPE,
