@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -25,6 +26,7 @@ from support.waiting import wait_until
 BODY = os.urandom(300_000)
 LARGE = os.urandom(24 * 1024 * 1024)
 UPLOAD_TOKEN = "a token for uploads"
+WITH_TOKEN = {"ONCEDROP_UPLOAD_TOKEN": UPLOAD_TOKEN}
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +283,7 @@ def test_the_upload_token_comes_from_a_file_or_the_environment(
 
     none = oncedrop("send", report)
     by_file = oncedrop("send", report, "--upload-token-file", token)
-    by_environment = oncedrop("send", report, report, ONCEDROP_UPLOAD_TOKEN=UPLOAD_TOKEN)
+    by_environment = oncedrop("send", report, report, env=WITH_TOKEN)
 
     assert none.code == 5
     assert "Uploads need a token" in none.err
@@ -292,8 +294,8 @@ def test_what_is_too_large_is_refused_in_the_servers_words(strict: Stack, tmp_pa
     oncedrop = CommandLine(tmp_path, strict.ingest.url)
     report = write(tmp_path, "report.pdf", LARGE)
 
-    whole = oncedrop("send", report, ONCEDROP_UPLOAD_TOKEN=UPLOAD_TOKEN)
-    piped = oncedrop("send", "-", stdin=LARGE, ONCEDROP_UPLOAD_TOKEN=UPLOAD_TOKEN)
+    whole = oncedrop("send", report, env=WITH_TOKEN)
+    piped = oncedrop("send", "-", stdin=LARGE, env=WITH_TOKEN)
 
     assert whole.code == piped.code == 5
     assert "oncedrop: The upload is too large" in whole.err
@@ -344,20 +346,30 @@ def test_an_answer_to_the_claim_that_is_lost_loses_nothing(
     assert (oncedrop.folder / "report.pdf").read_bytes() == BODY
 
 
-def part_holds(folder: Path, count: int) -> None:
-    part = folder / "report.pdf.part"
-    wait_until(lambda: part.exists() and part.stat().st_size >= count, 30, what="the part to grow")
+@contextlib.contextmanager
+def half_way(
+    stack: Stack, oncedrop: CommandLine, drop: Uploaded
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The link of a download that stands still behind its fourth megabyte, and its process."""
+    part = oncedrop.folder / "report.pdf.part"
+    with CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy:
+        link = through(proxy, drop.url)
+        with oncedrop.begun("get", link) as process:
+            wait_until(
+                lambda: part.exists() and part.stat().st_size >= 4_000_000,
+                30,
+                what="the part to grow",
+            )
+            yield link, process
 
 
 def test_a_killed_download_is_taken_up_by_the_same_command(
     stack: Stack, oncedrop: CommandLine
 ) -> None:
     drop = stack.upload(LARGE)
-    with CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy:
-        link = through(proxy, drop.url)
-        with oncedrop.begun("get", link) as process:
-            part_holds(oncedrop.folder, 4_000_000)
-            process.kill()
+    with half_way(stack, oncedrop, drop) as (link, process):
+        process.kill()
+        process.wait(10)
         [noted] = resume_files(oncedrop.folder)
         secret = noted.read_text()
         stranger = oncedrop("get", link, "-o", "..")
@@ -374,26 +386,16 @@ def test_a_killed_download_is_taken_up_by_the_same_command(
 
 
 def test_only_its_owner_can_read_a_claim(stack: Stack, oncedrop: CommandLine) -> None:
-    drop = stack.upload(LARGE)
-    with (
-        CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy,
-        oncedrop.begun("get", through(proxy, drop.url)) as process,
-    ):
-        part_holds(oncedrop.folder, 1)
+    with half_way(stack, oncedrop, stack.upload(LARGE)):
         mode = resume_files(oncedrop.folder)[0].stat().st_mode
-        process.kill()
 
     assert mode & 0o777 == 0o600
 
 
 def test_ctrl_c_says_how_to_go_on(stack: Stack, oncedrop: CommandLine) -> None:
-    drop = stack.upload(LARGE)
-    with CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy:
-        link = through(proxy, drop.url)
-        with oncedrop.begun("get", link) as process:
-            part_holds(oncedrop.folder, 4_000_000)
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=30)
+    with half_way(stack, oncedrop, stack.upload(LARGE)) as (link, process):
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
         got = oncedrop("get", link)
 
     assert process.returncode == 130
@@ -458,15 +460,11 @@ def test_an_altered_byte_is_noticed_and_never_gets_the_name(
 
 def test_a_download_that_is_deleted_meanwhile_ends(stack: Stack, oncedrop: CommandLine) -> None:
     drop = stack.upload(LARGE)
-    with (
-        CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy,
-        oncedrop.begun("get", through(proxy, drop.url)) as process,
-    ):
-        part_holds(oncedrop.folder, 4_000_000)
+    with half_way(stack, oncedrop, drop) as (link, process):
         process.kill()
-        process.communicate(timeout=30)
+        process.wait(10)
         assert oncedrop("delete", drop.owner_url).code == 0
-        got = oncedrop("get", through(proxy, drop.url))
+        got = oncedrop("get", link)
 
     assert got.code == 4
     assert "its sender deleted it" in got.err
@@ -480,11 +478,11 @@ def test_after_the_lease_a_restored_drop_is_claimed_anew_and_gone_on_with(tmp_pa
     with running_stack(tmp_path / "stack", **settings) as stack:
         oncedrop = CommandLine(tmp_path, stack.ingest.url)
         drop = stack.upload(LARGE, if_interrupted="restore")
-        with CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy:
-            with oncedrop.begun("get", through(proxy, drop.url)):
-                part_holds(tmp_path, 4_000_000)
+        with half_way(stack, oncedrop, drop) as (link, process):
+            process.kill()
+            process.wait(10)
             wait_until(lambda: state_of(oncedrop, drop) == "waiting", 30, what="the lease to end")
-            got = oncedrop("get", "--json", through(proxy, drop.url))
+            got = oncedrop("get", "--json", link)
 
     assert got.code == 0, got.err
     assert "the link gave another" in got.err
@@ -493,14 +491,8 @@ def test_after_the_lease_a_restored_drop_is_claimed_anew_and_gone_on_with(tmp_pa
 
 
 def test_two_at_a_time_do_not_write_one_file(stack: Stack, oncedrop: CommandLine) -> None:
-    drop = stack.upload(LARGE)
-    with (
-        CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy,
-        oncedrop.begun("get", through(proxy, drop.url)) as process,
-    ):
-        part_holds(oncedrop.folder, 4_000_000)
-        second = oncedrop("get", through(proxy, drop.url))
-        process.kill()
+    with half_way(stack, oncedrop, stack.upload(LARGE)) as (link, _):
+        second = oncedrop("get", link)
 
     assert second.code == 1
     assert "another download is writing it" in second.err
@@ -604,19 +596,33 @@ def test_what_is_not_understood_asks_nobody(oncedrop: CommandLine, arguments: li
     assert ended.out == b""
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ALL_PROXY": "geheim://user:geheim@localhost"},
+        {"ALL_PROXY": "socks5://user:geheim@localhost:1"},
+        {"SSL_CERT_FILE": "/no such file"},
+    ],
+    ids=str,
+)
+def test_an_environment_that_cannot_be_used_is_told(
+    oncedrop: CommandLine, environment: dict[str, str]
+) -> None:
+    ended = oncedrop("send", "/etc/hostname", env=environment)
+
+    assert ended.code == 2
+    assert "of the environment cannot be used" in ended.err
+    assert "geheim" not in ended.err
+
+
 # Receipts.
 
 
 def test_a_receipt_tells_the_life_of_a_drop(stack: Stack, oncedrop: CommandLine) -> None:
     drop = stack.upload(LARGE)
     waiting = oncedrop("status", drop.owner_url)
-    with (
-        CuttingProxy(stack.deliver.port, cuts=[5_000_000], hold=True) as proxy,
-        oncedrop.begun("get", through(proxy, drop.url)) as process,
-    ):
-        part_holds(oncedrop.folder, 4_000_000)
+    with half_way(stack, oncedrop, drop):
         claimed = oncedrop("status", drop.owner_url)
-        process.kill()
     deleted = oncedrop("delete", drop.owner_url)
     again = oncedrop("delete", "--json", "-", stdin=drop.owner_url.encode())
     gone = oncedrop("status", drop.owner_url)

@@ -160,7 +160,7 @@ def test_a_redirect_of_an_upload_is_not_followed(liar: Liar, oncedrop: CommandLi
     other = Liar()
     try:
         liar.answers["PUT /hostname"] = (307, {"Location": other.url + "/hostname"}, b"")
-        sent = oncedrop("send", "/etc/hostname", ONCEDROP_UPLOAD_TOKEN="secret")
+        sent = oncedrop("send", "/etc/hostname", env={"ONCEDROP_UPLOAD_TOKEN": "secret"})
     finally:
         other.close()
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ AT_TERMINAL = [
 """Runs the command that follows at a terminal; a process of its own, for tests have threads."""
 
 
-def environment(server: str = "", **more: str) -> dict[str, str]:
+def environment(server: str) -> dict[str, str]:
     """Nobody's own settings, and this server."""
     names = {n: v for n, v in os.environ.items() if not n.startswith(("ONCEDROP_", "FORCE_"))}
-    return names | {"ONCEDROP_SERVER": server, "TERM": "xterm", "COLUMNS": "100"} | more
+    return names | {"ONCEDROP_SERVER": server, "TERM": "xterm", "COLUMNS": "100"}
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class CommandLine:
         self.folder = folder
         self.server = server
 
-    def __call__(self, *arguments: str | Path, stdin: bytes = b"", **more: str) -> Ended:
+    def __call__(
+        self, *arguments: str | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    ) -> Ended:
         """Run it to its end, without a terminal."""
         done = subprocess.run(
             [COMMAND, *arguments],
             cwd=self.folder,
-            env=environment(self.server, **more),
+            env=environment(self.server) | dict(env or {}),
             input=stdin,
             capture_output=True,
             # Without a terminal to fall back on, wherever the tests run.

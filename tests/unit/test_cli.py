@@ -25,12 +25,14 @@ from oncedrop_cli.failures import (
     UsageFailure,
 )
 from oncedrop_cli.links import download_link, origin, receipt_link, same_origin, server_address
+from oncedrop_cli.main import SERVER
 from oncedrop_cli.names import name_in, safe_name, with_suffix
 from oncedrop_cli.receipts import lines_of
 from oncedrop_cli.resuming import Offer, Taking
 from oncedrop_cli.server import refusal
 from oncedrop_cli.texts import duration_text, percent_text, shown, until_text
 from oncedrop_common.drops import GoneReason
+from oncedrop_common.settings import load_settings
 from oncedrop_deliver.download_headers import content_disposition
 
 SECRET = "A" * 22
@@ -46,6 +48,14 @@ def test_every_failure_has_a_code_of_its_own() -> None:
     ]  # fmt: skip
     assert [leaf.code for leaf in leaves] == list(range(1, 8))
     assert set(leaves) == set(Failure.__subclasses__())
+
+
+def test_what_is_set_for_the_client_does_not_keep_a_server_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(SERVER, "https://drop.example.org")
+
+    assert load_settings().public_url is None
 
 
 # Names.

@@ -53,13 +53,23 @@ def connection(*, silence_seconds: float = _SILENCE_SECONDS) -> httpx.Client:
 
     Args:
         silence_seconds: After how much of it a connection counts as lost.
+
+    Raises:
+        UsageFailure: The environment's proxy or certificates cannot be used.
     """
-    return httpx.Client(
-        follow_redirects=False,
-        timeout=httpx.Timeout(silence_seconds, connect=_CONNECT_SECONDS),
-        # Files come as they are, and no small answer can unfold into a large one.
-        headers={"User-Agent": f"oncedrop/{VERSION}", "Accept-Encoding": "identity"},
-    )
+    try:
+        return httpx.Client(
+            follow_redirects=False,
+            timeout=httpx.Timeout(silence_seconds, connect=_CONNECT_SECONDS),
+            # Files come as they are, and no small answer can unfold into a large one.
+            headers={"User-Agent": f"oncedrop/{VERSION}", "Accept-Encoding": "identity"},
+        )
+    except (ValueError, ImportError, OSError, httpx.InvalidURL) as exc:
+        # Not in its own words: a proxy's address may hold a password.
+        raise UsageFailure(
+            "A proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) or certificates (SSL_CERT_FILE,"
+            " SSL_CERT_DIR) of the environment cannot be used."
+        ) from exc
 
 
 def patient_connection() -> httpx.Client:
