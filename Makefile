@@ -3,8 +3,9 @@
 PYTHON ?=
 VENV := .venv
 PY := $(VENV)/bin/python
-PACKAGES := libs/common services/ingest services/deliver services/janitor
-CODE := libs services tests deploy $(if $(wildcard bench/*.py),bench)
+SERVER_PACKAGES := libs/common services/ingest services/deliver services/janitor
+PACKAGES := $(SERVER_PACKAGES) cli
+CODE := libs services cli tests deploy $(if $(wildcard bench/*.py),bench)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
@@ -65,14 +66,14 @@ install: $(VENV)/.dev ## Only make .venv, with all that development needs
 
 clean: ## Remove .venv and caches; data/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find libs services tests -name __pycache__ -prune -exec rm -rf {} +
+	find libs services cli tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps say which pins .venv was made from, so that a second run needs no network.
 
-$(VENV)/.run: requirements.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made
+$(VENV)/.run: requirements.txt $(SERVER_PACKAGES:%=%/pyproject.toml) $(VENV)/.made
 	@echo "installing requirements.txt into $(VENV) (once)"
 	@$(PIP) install --require-hashes -r requirements.txt
-	@$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@$(PIP) install --no-deps --no-build-isolation $(SERVER_PACKAGES:%=-e %)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import itertools
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from oncedrop_common.drops import Confirm, DropState, GoneReason, IfInterrupted
 from oncedrop_common.passwords import Passwords
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
+from support.programs import needs
 from support.services import BROWSER, CuttingProxy, RawClient, Service
 from support.valkey import ReadyDrop, make_ready_drop, record_fields
 from support.waiting import wait_until_async
@@ -282,12 +282,6 @@ async def test_ranges_from_several_connections_make_one_delivery(
 
     assert b"".join(p.content for p in parts) == LARGE
     await assert_gone(store, volume, drop, GoneReason.DELIVERED)
-
-
-def needs(program: str) -> None:
-    """Skip on a machine without it; CI has all of them."""
-    if shutil.which(program) is None and os.environ.get("CI") != "true":
-        pytest.skip(f"there is no {program} here")
 
 
 async def test_a_cut_wget_finishes_by_itself(

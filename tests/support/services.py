@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Self
@@ -188,14 +188,30 @@ class RawClient:
 
 
 class CuttingProxy:
-    """Passes TCP on and resets each of the first connections after so many bytes of answer."""
+    """Passes TCP on and treats the first connections badly, one after the other.
 
-    def __init__(self, port: int, cuts: list[int]) -> None:
+    Args:
+        port: Where to.
+        cuts: After so many bytes of answer the connection is reset.
+        hold: Not reset but held, silent, until the client leaves.
+        spoil: This byte of every connection's answer, counted from 0, is changed on its way.
+
+    Attributes:
+        connections: How many there have been.
+        answered: Bytes of answer of all of them.
+    """
+
+    def __init__(
+        self, port: int, cuts: list[int], *, hold: bool = False, spoil: int | None = None
+    ) -> None:
         self._target = port
         self._cuts = list(cuts)
+        self._hold = hold
+        self._spoil = spoil
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
+        self.answered = 0
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
@@ -226,20 +242,40 @@ class CuttingProxy:
         with client, socket.create_connection(("127.0.0.1", self._target)) as server:
             up = threading.Thread(target=_pump, args=(client, server, None))
             up.start()
-            _pump(server, client, most)
+            whole = _pump(server, client, most, self._count, self._spoil)
+            if self._hold and not whole:
+                # Ends when the client does.
+                up.join(60)
             for side in (client, server):
                 with contextlib.suppress(OSError):
                     side.shutdown(socket.SHUT_RDWR)
             up.join(10)
 
+    def _count(self, more: int) -> None:
+        # Connections that matter here come one after the other.
+        self.answered += more
 
-def _pump(source: socket.socket, sink: socket.socket, most: int | None) -> None:
+
+def _pump(
+    source: socket.socket,
+    sink: socket.socket,
+    most: int | None,
+    count: Callable[[int], None] = lambda _more: None,
+    spoil: int | None = None,
+) -> bool:
+    """Whether it came to the source's end."""
+    passed = 0
     with contextlib.suppress(OSError):
-        while chunk := source.recv(65536 if most is None else min(65536, most)):
+        while chunk := source.recv(65536 if most is None else min(65536, most - passed)):
+            if spoil is not None and passed <= spoil < passed + len(chunk):
+                at = spoil - passed
+                chunk = chunk[:at] + bytes([chunk[at] ^ 1]) + chunk[at + 1 :]
             sink.sendall(chunk)
-            if most is not None:
-                most -= len(chunk)
-                if most <= 0:
-                    return
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+            passed += len(chunk)
+            count(len(chunk))
+            if most is not None and passed >= most:
+                return False
+    # Also when the source was reset: who waits at the other end would wait for long.
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+    return True

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -80,11 +81,11 @@ class Stack:
         for service in self.services:
             service.wait_ready()
 
-    def upload(self, body: bytes, **options: str) -> Uploaded:
+    def upload(self, body: bytes, *, name: str = "report.pdf", **options: str) -> Uploaded:
         """Upload by PUT, options as Oncedrop-* headers."""
         headers = {f"Oncedrop-{k.replace('_', '-')}": v for k, v in options.items()}
         answer = httpx.put(
-            f"{self.ingest.url}/report.pdf",
+            f"{self.ingest.url}/{quote(name)}",
             content=body,
             headers={**headers, "Accept": "application/json"},
             timeout=60,

@@ -18,6 +18,8 @@ from oncedrop_common.crash_points import CrashAt
 from oncedrop_common.errors import ConfigurationError
 
 PREFIX = "ONCEDROP_"
+# The command line's, which may be set where a server starts.
+_CLIENT_NAMES = {f"{PREFIX}SERVER"}
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1)]
@@ -163,7 +165,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: An unknown ONCEDROP_ name or a value out of range; names each.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = _CLIENT_NAMES | {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(n for n in os.environ if n.startswith(PREFIX) and n.upper() not in known)
     if unknown:
         raise ConfigurationError(f"unknown setting: {', '.join(unknown)}")
