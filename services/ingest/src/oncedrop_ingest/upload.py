@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -36,6 +37,7 @@ from oncedrop_ingest.reservation import Reservation
 BLOCK_BYTES = 1024 * 1024
 # A client that sends byte by byte would fill the memory with what each piece costs.
 _BLOCK_PIECES = 1024
+_BUDGET_BYTES = 32 * 1024 * 1024
 _RENEW_SECONDS = (1.0, 5.0)
 _CLEAN_UP_SECONDS = 4.0
 
@@ -49,6 +51,9 @@ class Checksum(Protocol):
         """See these bytes."""
 
 
+Block: TypeAlias = list[tuple[bytes, Checksum | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What every upload needs."""
@@ -60,8 +65,33 @@ class Tools:
     passwords: Passwords
 
 
+class BlockSize:
+    """How much of each upload is collected before it is written.
+
+    Large blocks cost fewer trips to a thread, small ones less memory: all uploads share a budget.
+    """
+
+    def __init__(self) -> None:
+        self._uploads = 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """There is one upload more while the block runs."""
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    @property
+    def most(self) -> int:
+        """Bytes; two blocks of each upload are in memory at most, one fills and one is written."""
+        share = _BUDGET_BYTES // (2 * max(1, self._uploads))
+        return min(BLOCK_BYTES, share)
+
+
 class Upload:
-    """A drop on its way in. Two blocks at most are in memory: one fills, one is written.
+    """A drop on its way in.
 
     Attributes:
         token: The secret of the link; nobody has it before the drop is committed.
@@ -69,7 +99,14 @@ class Upload:
         drop_id: What the token leads to.
     """
 
-    def __init__(self, tools: Tools, request: Request, ttl_seconds: int, body_offset: int) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        request: Request,
+        ttl_seconds: int,
+        body_offset: int,
+        block_size: BlockSize,
+    ) -> None:
         self.token = mint()
         self.owner_key = mint()
         self.drop_id = drop_id(self.token)
@@ -85,8 +122,9 @@ class Upload:
         self._body_offset = body_offset
         self._position = body_offset
         self._digest = hashlib.sha256()
-        self._block: list[tuple[bytes, Checksum | None]] = []
+        self._block: Block = []
         self._block_bytes = 0
+        self._block_size = block_size
         self._writing: asyncio.Task[None] | None = None
         shortest, longest = _RENEW_SECONDS
         lease = tools.settings.upload_lease_seconds
@@ -139,7 +177,7 @@ class Upload:
             raise UploadTooLarge(self._limit)
         self._block.append((data, checksum))
         self._block_bytes += len(data)
-        if self._block_bytes >= BLOCK_BYTES or len(self._block) >= _BLOCK_PIECES:
+        if self._block_bytes >= self._block_size.most or len(self._block) >= _BLOCK_PIECES:
             await self._write_block()
         await self._renew_when_due()
 
@@ -157,18 +195,29 @@ class Upload:
         offset = self._position
         self._position += self._block_bytes
         self._block_bytes = 0
-        self._writing = asyncio.create_task(
-            asyncio.to_thread(self._write_and_hash, offset, block), name="write block"
-        )
+        self._writing = asyncio.create_task(self._work_on(offset, block), name="write block")
 
-    def _write_and_hash(self, offset: int, block: list[tuple[bytes, Checksum | None]]) -> None:
-        for data, checksum in block:
+    async def _work_on(self, offset: int, block: Block) -> None:
+        # Beside each other: hashing takes longer than writing.
+        written, _ = await asyncio.gather(
+            asyncio.to_thread(self._write, offset, block),
+            asyncio.to_thread(self._hash, block),
+            return_exceptions=True,
+        )
+        if written is not None:
+            raise written
+        CrashPoint.UPLOAD_IN_BODY.reached()
+
+    def _write(self, offset: int, block: Block) -> None:
+        for data, _ in block:
             self._open_part.write_at(offset, data)
             offset += len(data)
+
+    def _hash(self, block: Block) -> None:
+        for data, checksum in block:
             self._digest.update(data)
             if checksum is not None:
                 checksum.update(data)
-        CrashPoint.UPLOAD_IN_BODY.reached()
 
     async def _written(self) -> None:
         if self._writing is not None:

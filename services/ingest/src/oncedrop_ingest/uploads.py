@@ -13,7 +13,7 @@ from starlette.requests import Request
 from oncedrop_common.blob_header import HEADER_BYTES
 from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.errors import OncedropError
-from oncedrop_ingest.upload import Tools, Upload
+from oncedrop_ingest.upload import BlockSize, Tools, Upload
 
 log = structlog.get_logger()
 
@@ -23,6 +23,7 @@ class Uploads:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._block_size = BlockSize()
 
     @contextlib.asynccontextmanager
     async def opened(
@@ -45,11 +46,12 @@ class Uploads:
             VolumeFull: No room for that many bytes.
             StoreUnavailable, VolumeUnavailable: One of them does not answer.
         """
-        upload = Upload(self._tools, request, ttl_seconds, body_offset)
+        upload = Upload(self._tools, request, ttl_seconds, body_offset, self._block_size)
         request.state.drop_id = upload.drop_id
         try:
-            await upload.open(announced)
-            yield upload
+            with self._block_size.shared():
+                await upload.open(announced)
+                yield upload
             CrashPoint.UPLOAD_BEFORE_ANSWER.reached()
         except BaseException as exc:
             await _to_the_end(upload.give_up())
