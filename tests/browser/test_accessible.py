@@ -1,0 +1,125 @@
+"""WCAG 2.2 AA on every page, in light and dark, on a wide screen and on a phone's; and its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Page
+
+from oncedrop_common.drops import GoneReason
+from support.browser import PHONE, WIDE, Scheme, Visitor
+from support.stack import Stack
+from support.stories import Visit, chosen_file, gone
+
+RULES = {
+    "runOnly": {
+        "type": "tag",
+        "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    },
+}
+PAGE_BYTES = 50_000
+NOBODY = "A" * 22
+
+
+def shown(stack: Stack, page: Page) -> Iterator[str]:
+    """Every page there is, one after the other, by name."""
+    ingest, deliver = stack.ingest.url, stack.deliver.url
+    page.goto(ingest)
+    yield "send"
+    page.set_input_files("#file", [chosen_file(n, b"x" * 5000) for n in ("Überblick.pdf", "b.zip")])
+    page.get_by_text("More options").click()
+    yield "send-chosen"
+    page.get_by_role("button", name="Upload and get the link").click()
+    page.wait_for_selector("#link")
+    page.get_by_text("Checksum").click()
+    yield "link"
+    page.goto(stack.upload(b"x" * 1_400_000).url)
+    yield "landing"
+    with page.expect_download():
+        page.get_by_role("button", name="Download").click()
+    page.wait_for_selector("#taken:not([hidden])")
+    yield "landing-taken"
+    page.goto(stack.upload(b"x", password="correct horse").url)
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Download").click()
+    page.wait_for_selector("[role=alert]")
+    yield "landing-password"
+    drop = stack.upload(b"x" * 1_400_000)
+    page.goto(drop.url)
+    claim = page.locator("input[name=claim]").input_value()
+    page.context.request.post(drop.url, form={"claim": claim}, max_redirects=0)
+    page.goto(drop.url)
+    yield "landing-begun"
+    page.context.clear_cookies()
+    page.goto(drop.url)
+    yield "gone-claimed"
+    page.goto(drop.owner_url)
+    yield "receipt-claimed"
+    page.goto(stack.upload(b"x").owner_url)
+    yield "receipt-waiting"
+    for reason in GoneReason:
+        drop = gone(stack, reason)
+        page.goto(drop.url)
+        yield f"gone-{reason}"
+        page.goto(drop.owner_url)
+        yield f"receipt-{reason}"
+    page.goto(f"{deliver}/d/{NOBODY}")
+    yield "unknown"
+    page.goto(f"{deliver}/nowhere")
+    yield "nowhere"
+    page.goto(f"{ingest}/upload")
+    yield "another-method"
+    page.goto(f"{stack.janitor.url}/status")
+    yield "status"
+
+
+def violations(page: Page) -> list[str]:
+    """What axe objects to: the rule and the elements."""
+    found = Axe().run(page, options=RULES).response["violations"]
+    return [f"{each['id']}: {[node['html'][:120] for node in each['nodes']]}" for each in found]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_used_by_everybody(
+    stack: Stack, visit: Visit, scheme: Scheme, size: tuple[int, int]
+) -> None:
+    visitor = visit(color_scheme=scheme, size=size)
+    problems: dict[str, list[str]] = {}
+    label = f"{scheme}-{'phone' if size == PHONE else 'wide'}"
+    for name in shown(stack, visitor.page):
+        visitor.screenshot(f"{name}-{label}")
+        found = violations(visitor.page)
+        if not visitor.fits():
+            found.append("wider than the window")
+        if found:
+            problems[name] = found
+
+    assert problems == {}
+
+
+@pytest.mark.timeout(300)
+def test_every_page_with_all_it_needs_stays_below_50_kb(stack: Stack, visit: Visit) -> None:
+    visitor = visit()
+    too_large: dict[str, int] = {}
+    for name in shown(stack, visitor.page):
+        loaded = _loaded_bytes(visitor)
+        assert loaded > 5000, name
+        if loaded > PAGE_BYTES:
+            too_large[name] = loaded
+
+    assert too_large == {}
+
+
+def _loaded_bytes(visitor: Visitor) -> int:
+    """Bytes of the document and of all it loaded, uncompressed."""
+    size: int = visitor.page.evaluate(
+        """() => performance.getEntriesByType("navigation")
+          .concat(performance.getEntriesByType("resource"))
+          .filter((entry) => entry.initiatorType !== "xmlhttprequest")
+          .reduce((sum, entry) => sum + entry.decodedBodySize, 0)"""
+    )
+    return size
