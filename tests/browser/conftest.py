@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from support.browser import Visitor, chromium
+from support.browser import Visitor, chromium, require_chromium
 from support.stack import Stack, running_stack
 from support.stories import Visit
 
@@ -21,16 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The session's browser."""
+    """The module's browser: other modules' tests may be asynchronous."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
-def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The session's services; no stack where there is no browser."""
+    require_chromium()
     with running_stack(tmp_path_factory.mktemp("stack"), max_file_bytes="20MiB") as stack:
         yield stack
 

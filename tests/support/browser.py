@@ -35,15 +35,24 @@ _SCREENSHOTS = os.environ.get("SCREENSHOTS_DIR")
 Scheme = Literal["light", "dark"]
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser with an empty profile; skips where there is none, but never in CI."""
+def require_chromium() -> str:
+    """Where it is; skips where there is none, but never in CI."""
     if CHROMIUM is None:
         if os.environ.get("CI") == "true":
             pytest.fail("chromium is not installed; .ci/run installs it")
         pytest.skip("needs chromium on the PATH (Debian's package has the name)")
+    return CHROMIUM
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser with an empty profile.
+
+    While it is there, an event loop of Playwright's runs in this thread: no asynchronous test can.
+    """
+    path = require_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser
         browser.close()
 

@@ -43,14 +43,25 @@ class Pages:
         Raises:
             jinja2.UndefinedError: The template uses a name that the context does not have.
         """
-        tag = wanted_tag(",".join(request.headers.getlist("accept-language")))
-        page = self._environments[tag].get_template(template)
         return Response(
-            page.render(request=request, **context),
+            self.text(request, template, **context),
             status,
-            {"Content-Language": tag, "Vary": "Accept, Accept-Language"},
+            {"Content-Language": _tag(request), "Vary": "Accept, Accept-Language"},
             media_type="text/html",
         )
+
+    def text(self, request: Request, template: str, /, **context: object) -> str:
+        """As render, without a response around it; for a part of a page.
+
+        Raises:
+            jinja2.UndefinedError: As render.
+        """
+        page = self._environments[_tag(request)].get_template(template)
+        return page.render(request=request, **context)
+
+
+def _tag(request: Request) -> str:
+    return wanted_tag(",".join(request.headers.getlist("accept-language")))
 
 
 def _environment(loader: ChoiceLoader, spoken: Language) -> Environment:

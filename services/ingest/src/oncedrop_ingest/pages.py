@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import segno
 from markupsafe import Markup
@@ -15,12 +16,28 @@ from oncedrop_common.passwords import PASSWORD_MAX_BYTES
 from oncedrop_common.settings import Settings
 from oncedrop_ingest.addresses import Addresses
 from oncedrop_ingest.archive import ENTRIES_MOST
+from oncedrop_ingest.timeline import Entry
 from oncedrop_ingest.upload import Upload
 
 _TTL_CHOICES = (3_600, 86_400, 7 * 86_400, 30 * 86_400)
 _QR_SCALE = 4
 # A form's options and its token are parts too; more of them than there are.
 _FIELDS_MOST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All that a receipt tells.
+
+    Attributes:
+        drop: The record.
+        document: As programs get it.
+        timeline: Its life, the oldest first.
+    """
+
+    drop: Drop
+    document: Mapping[str, str | int]
+    timeline: Sequence[Entry]
 
 
 class IngestPages:
@@ -64,9 +81,21 @@ class IngestPages:
             meta=meta,
         )
 
-    def receipt(self, request: Request, drop: Drop, document: Mapping[str, str | int]) -> Response:
+    def receipt(self, request: Request, told: Told) -> Response:
         """What became of the drop, with a button that deletes it while there is one."""
-        return self._pages.render(request, "receipt.html", drop=drop, receipt=document)
+        return self._pages.render(request, "receipt.html", **self._receipt(told))
+
+    def receipt_content(self, request: Request, told: Told) -> str:
+        """What of the receipt's page changes as time goes by."""
+        return self._pages.text(request, "_receipt.html", **self._receipt(told))
+
+    def _receipt(self, told: Told) -> dict[str, object]:
+        return {
+            "drop": told.drop,
+            "receipt": told.document,
+            "timeline": told.timeline,
+            "claim_lease": self._settings.claim_lease_seconds,
+        }
 
 
 def _qr_code(link: str) -> Markup:
