@@ -10,8 +10,8 @@ from playwright.sync_api import Page
 
 from oncedrop_common.drops import GoneReason
 from support.browser import PHONE, WIDE, Scheme, Visitor
-from support.stack import Stack
-from support.stories import Visit, chosen_file, gone
+from support.stack import ADMIN_TOKEN, Stack
+from support.stories import Visit, a_busy_week, chosen_file, gone
 
 RULES = {
     "runOnly": {
@@ -25,8 +25,14 @@ NOBODY = "A" * 22
 
 def shown(stack: Stack, page: Page) -> Iterator[str]:
     """Every page there is, one after the other, by name."""
-    ingest, deliver = stack.ingest.url, stack.deliver.url
-    page.goto(ingest)
+    yield from _sending(stack, page)
+    yield from _receiving(stack, page)
+    yield from _gone(stack, page)
+    yield from _operating(stack, page)
+
+
+def _sending(stack: Stack, page: Page) -> Iterator[str]:
+    page.goto(stack.ingest.url)
     yield "send"
     page.set_input_files("#file", [chosen_file(n, b"x" * 5000) for n in ("Überblick.pdf", "b.zip")])
     page.get_by_text("More options").click()
@@ -35,6 +41,13 @@ def shown(stack: Stack, page: Page) -> Iterator[str]:
     page.wait_for_selector("#link")
     page.get_by_text("Checksum").click()
     yield "link"
+    page.goto(stack.upload(b"x").owner_url)
+    yield "receipt-waiting"
+    page.goto(f"{stack.ingest.url}/upload")
+    yield "another-method"
+
+
+def _receiving(stack: Stack, page: Page) -> Iterator[str]:
     page.goto(stack.upload(b"x" * 1_400_000).url)
     yield "landing"
     with page.expect_download():
@@ -57,22 +70,33 @@ def shown(stack: Stack, page: Page) -> Iterator[str]:
     yield "gone-claimed"
     page.goto(drop.owner_url)
     yield "receipt-claimed"
-    page.goto(stack.upload(b"x").owner_url)
-    yield "receipt-waiting"
+
+
+def _gone(stack: Stack, page: Page) -> Iterator[str]:
     for reason in GoneReason:
         drop = gone(stack, reason)
         page.goto(drop.url)
         yield f"gone-{reason}"
         page.goto(drop.owner_url)
         yield f"receipt-{reason}"
-    page.goto(f"{deliver}/d/{NOBODY}")
+    page.goto(f"{stack.deliver.url}/d/{NOBODY}")
     yield "unknown"
-    page.goto(f"{deliver}/nowhere")
+    page.goto(f"{stack.deliver.url}/nowhere")
     yield "nowhere"
-    page.goto(f"{ingest}/upload")
-    yield "another-method"
+
+
+def _operating(stack: Stack, page: Page) -> Iterator[str]:
     page.goto(f"{stack.janitor.url}/status")
     yield "status"
+    page.get_by_label("Admin token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_selector("[role=alert]")
+    yield "status-refused"
+    a_busy_week(stack)
+    page.get_by_label("Admin token").fill(ADMIN_TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="The last hundred events").wait_for()
+    yield "operator"
 
 
 def violations(page: Page) -> list[str]:

@@ -90,11 +90,11 @@ class Visitor:
         script = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         return bool(self.page.evaluate(script))
 
-    def screenshot(self, name: str) -> None:
-        """Write a picture of the whole page into $SCREENSHOTS_DIR, where that is set."""
+    def screenshot(self, name: str, *, full: bool = True) -> None:
+        """Write a picture of the page, or of its window, into $SCREENSHOTS_DIR, if that is set."""
         if _SCREENSHOTS:
             # Written here: Playwright would leave a thread behind that does it.
-            Path(_SCREENSHOTS, f"{name}.png").write_bytes(self.page.screenshot(full_page=True))
+            Path(_SCREENSHOTS, f"{name}.png").write_bytes(self.page.screenshot(full_page=full))
 
 
 def _host(url: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +12,14 @@ from playwright.sync_api import FilePayload
 
 from oncedrop_common.drops import GoneReason
 from oncedrop_common.store import keys
+from oncedrop_common.store.events import SAMPLE_SECONDS
+from oncedrop_common.tokens import drop_id as drop_id_of
 from support.browser import Visitor
 from support.services import Service
 from support.stack import Stack, Uploaded
 from support.valkey import admin
 
+EVENTS_SHOWN = 100
 Visit = Callable[..., Visitor]
 
 
@@ -38,6 +43,23 @@ def uploaded(stack: Stack, name: str, body: bytes, **fields: Any) -> Uploaded:
     return Uploaded(
         local(stack.deliver, told["url"]), local(stack.ingest, told["owner_url"]), told["id"]
     )
+
+
+def a_busy_week(stack: Stack) -> None:
+    """As if much had happened: what the operator's page shows, at its fullest."""
+    now_ms = int(time.time() * 1000)
+    with admin(stack.redis.url) as client:
+        for n in range(2 * EVENTS_SHOWN):
+            name, drop_id = ("created", "claimed", "delivered")[n % 3], drop_id_of(str(n // 3))
+            size = 12_345_678 * (n + 1)
+            client.xadd(keys.EVENTS, {"event": name, "drop_id": drop_id, "size": size})
+        client.delete(keys.SAMPLES)
+        for n in range(keys.SAMPLES_KEPT):
+            at_ms = now_ms - (keys.SAMPLES_KEPT - n) * SAMPLE_SECONDS * 1000
+            by_day = 1 + math.sin(n / 46)
+            drops = round(30 * by_day) + n % 9 + n // 80
+            size = round(drops * 7e7) + n % 13 * 10**8
+            client.xadd(keys.SAMPLES, {"drops": drops, "bytes": size}, f"{at_ms}-1")
 
 
 def gone(stack: Stack, reason: GoneReason) -> Uploaded:

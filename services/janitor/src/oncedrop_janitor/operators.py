@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from typing import Any
+from urllib.parse import parse_qsl
 
-from pydantic import SecretStr
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from oncedrop_common.credentials import credentials
+from oncedrop_common.accept import Accept
 from oncedrop_common.deletion import deletion_document, unlink_ended
 from oncedrop_common.drops import Drop, DropId, GoneReason
 from oncedrop_common.errors import (
@@ -26,12 +26,15 @@ from oncedrop_common.pairing import Pairing
 from oncedrop_common.store import scripts
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.times import iso_utc
-from oncedrop_common.tokens import is_drop_id, same_secret
+from oncedrop_common.tokens import is_drop_id
 from oncedrop_common.volume import Volume
 from oncedrop_janitor.look import Looker
 from oncedrop_janitor.passes import Passes
 from oncedrop_janitor.plan import Look
+from oncedrop_janitor.sessions import Sessions
 
+_FORM_BYTES = 8 * 1024
+_FORM_FIELDS = 10
 _PAGE = 100
 _MOST = 1000
 _FLAGS = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -42,14 +45,14 @@ class Operators:
 
     def __init__(
         self,
-        admin_token: SecretStr | None,
+        sessions: Sessions,
         store: DropStore,
         volume: Volume,
         pairing: Pairing,
         passes: Passes,
         metrics: Metrics,
     ) -> None:
-        self._admin_token = admin_token
+        self._sessions = sessions
         self._store = store
         self._volume = volume
         self._pairing = pairing
@@ -64,7 +67,7 @@ class Operators:
             AdminUnauthorized, RequestInvalid: Nothing was done.
             SweepGuarded, StoreUnavailable: The sweep ended early; says why.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         report = await self._passes.sweep(
             dry_run=_flag(request, "dry_run"), force=_flag(request, "force")
         )
@@ -72,7 +75,24 @@ class Operators:
             raise SweepGuarded(report.failure.detail)
         if report.failure is not None:
             raise report.failure
+        if Accept.of(request).prefers_page:
+            return RedirectResponse("status", 303)
         return JSONResponse(report.document())
+
+    async def login(self, request: Request) -> Response:
+        """`POST /login`, from the status page: a session for who knows the admin token.
+
+        Raises:
+            AdminUnauthorized: Another token, or none is configured.
+            RequestInvalid: Not the page's form.
+        """
+        if not self._sessions.is_token(await _token_of(request)):
+            raise AdminUnauthorized("That is not the admin token.")
+        return RedirectResponse("status", 303, {"Set-Cookie": self._sessions.cookie(request)})
+
+    async def logout(self, request: Request) -> Response:
+        """`POST /logout`: the browser forgets its session."""
+        return RedirectResponse("status", 303, {"Set-Cookie": self._sessions.no_cookie(request)})
 
     async def drops(self, request: Request) -> Response:
         """`GET /drops`: a page of all records, in the order of their ids; no names.
@@ -83,7 +103,7 @@ class Operators:
         Raises:
             AdminUnauthorized, RequestInvalid: See their details.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         cursor = request.query_params.get("cursor", "")
         if cursor and not is_drop_id(cursor):
             raise RequestInvalid("The cursor is not one of ours.", field="cursor")
@@ -109,7 +129,7 @@ class Operators:
             LinkUnknown: No record and no file.
             VolumeUnavailable, StoreUnavailable: It may be gone already; its files may be there.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         text = request.path_params["drop_id"]
         if not is_drop_id(text):
             raise LinkUnknown("There is no such drop.")
@@ -158,12 +178,18 @@ class Operators:
             "gone_at": _time(drop.gone_ms),
         }
 
-    def _authorize(self, request: Request) -> None:
-        if self._admin_token is None:
-            raise AdminUnauthorized("No admin token is configured; set ONCEDROP_ADMIN_TOKEN.")
-        given = credentials(request, "bearer")
-        if given is None or not same_secret(given, self._admin_token.get_secret_value()):
-            raise AdminUnauthorized("This needs the admin token, as a bearer token.")
+
+async def _token_of(request: Request) -> str:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FORM_BYTES:
+            raise RequestInvalid("The form is too long.")
+    try:
+        fields = parse_qsl(body.decode("ascii"), max_num_fields=_FORM_FIELDS, errors="strict")
+    except ValueError as exc:
+        raise RequestInvalid("The form cannot be read.") from exc
+    return dict(fields).get("token", "")
 
 
 def _flag(request: Request, name: str) -> bool:

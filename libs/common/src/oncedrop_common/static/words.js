@@ -29,8 +29,8 @@ export function percent(share) {
   return new Intl.NumberFormat(lang, { style: "percent" }).format(Math.floor(share * 100) / 100);
 }
 
-export function moment(date) {
-  const options = { dateStyle: "long", timeStyle: "short" };
+export function moment(date, timeStyle) {
+  const options = { dateStyle: "long", timeStyle };
   return new Intl.DateTimeFormat(lang === "en" ? "en-GB" : lang, options).format(date);
 }
 

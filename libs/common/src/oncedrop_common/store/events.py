@@ -16,6 +16,7 @@ from oncedrop_common.store.connection import StoreConnection
 from oncedrop_common.tokens import is_drop_id
 
 FROM_THE_BEGINNING = "0-0"
+SAMPLE_SECONDS = 300
 _PAGE = 500
 # Longer than a stream's cap is overrun: XADD trims roughly.
 _PAGES_MOST = 2 * keys.EVENTS_KEPT // _PAGE
@@ -40,8 +41,17 @@ class Event:
     numbers: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How much was stored at a time (ms)."""
+
+    at_ms: int
+    drops: int
+    size: int
+
+
 class Events(StoreConnection):
-    """Reads the stream; StoreConnection.record_event writes it."""
+    """Reads the stream of events, which StoreConnection.record_event writes; and samples."""
 
     async def events_of(self, drop_id: DropId, from_ms: int, to_ms: int) -> list[Event]:
         """What happened to this drop in this time, as far as the stream still knows it."""
@@ -60,6 +70,24 @@ class Events(StoreConnection):
     async def last_events(self, count: int) -> list[Event]:
         """The newest events, newest first."""
         return _parsed(await self.call("XREVRANGE", keys.EVENTS, "+", "-", "COUNT", count))
+
+    def note_sample(self, at_ms: int, drops: int, size: int) -> None:
+        """Keep how much is stored (size in bytes), once in SAMPLE_SECONDS, whoever comes first."""
+        period = SAMPLE_SECONDS * 1000
+        # Redis takes no entry twice, nor one before the last: janitors need not agree.
+        place = f"{at_ms // period * period}-1"
+        self.cast(
+            "XADD", keys.SAMPLES, "MAXLEN", "~", keys.SAMPLES_KEPT, place,
+            "drops", drops, "bytes", size,
+        )  # fmt: skip
+
+    async def samples(self) -> list[Sample]:
+        """What was kept, the oldest first."""
+        rows = _parsed(await self.call("XRANGE", keys.SAMPLES, "-", "+"))
+        return [
+            Sample(row.at_ms, row.numbers.get("drops", 0), row.numbers.get("bytes", 0))
+            for row in rows
+        ]
 
     async def events_after(self, entry_id: str, wait_ms: int) -> list[Event]:
         """What came after this entry; waits for the first, but no longer than wait_ms.
