@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from oncedrop_common.drops import GoneReason
 from support.browser import PHONE, WIDE, Scheme, Visitor
 from support.stack import ADMIN_TOKEN, Stack
-from support.stories import Visit, a_busy_week, chosen_file, gone
+from support.stories import Visit, a_busy_week, chosen_file, gone, local
 
 RULES = {
     "runOnly": {
@@ -97,6 +97,42 @@ def _operating(stack: Stack, page: Page) -> Iterator[str]:
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="The last hundred events").wait_for()
     yield "operator"
+
+
+@pytest.mark.parametrize(("locale", "tag"), [("de-AT", "de"), ("fr-CH", "fr"), ("nl-NL", "en")])
+def test_the_long_words_of_other_languages_fit_on_a_phone(
+    stack: Stack, visit: Visit, locale: str, tag: str
+) -> None:
+    visitor = visit(locale=locale, size=PHONE, color_scheme="dark")
+    page = visitor.page
+
+    def fits(name: str) -> None:
+        visitor.screenshot(f"{name}-{tag}-phone")
+        assert visitor.fits(), name
+        assert page.locator("html").get_attribute("lang") == tag
+        assert violations(page) == []
+
+    page.goto(stack.ingest.url)
+    page.set_input_files("#file", [chosen_file(n, b"x" * 5000) for n in ("Überblick.pdf", "b.zip")])
+    page.locator("summary").click()
+    fits("send")
+    page.locator("button.big").click()
+    page.wait_for_selector("#link")
+    receipt = page.input_value("#receipt")
+    fits("link")
+    page.goto(local(stack.deliver, page.input_value("#link")))
+    fits("landing")
+    page.goto(local(stack.ingest, receipt))
+    page.locator("summary").click()
+    page.wait_for_selector(".live:not([hidden])")
+    fits("receipt")
+    page.goto(gone(stack, GoneReason.LOCKED).url)
+    fits("gone")
+    page.goto(f"{stack.janitor.url}/status")
+    page.fill("#token", ADMIN_TOKEN)
+    page.locator("form button").click()
+    page.wait_for_selector(".scroll")
+    fits("operator")
 
 
 def violations(page: Page) -> list[str]:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from support.services import running
 from support.stack import Stack
 from support.stories import Visit, chosen_file, local
 
@@ -173,6 +174,28 @@ def test_the_servers_own_words_say_why_it_refuses(stack: Stack, visit: Visit) ->
 
     expect(page.get_by_role("alert")).to_contain_text("The server did not understand that.")
     expect(page.get_by_role("alert")).to_contain_text("ttl must be a time")
+
+
+def test_a_wrong_upload_token_is_told_before_the_upload(
+    stack: Stack, visit: Visit, tmp_path: Path
+) -> None:
+    token = {"upload_token": "for friends"}
+    log = tmp_path / "log"
+    with running("ingest", stack.redis.url, stack.volume_dir, log, **token) as ingest:
+        page = visit().page
+        page.goto(ingest.url)
+        page.set_input_files("#file", chosen_file("report.pdf", BODY))
+        page.get_by_label("Upload token").fill("wrong")
+        sizes: list[int] = []
+        page.on("request", lambda request: sizes.append(len(request.post_data_buffer or b"")))
+        upload(page)
+        expect(page.get_by_role("alert")).to_contain_text("Uploads need a token")
+        assert max(sizes) < len(BODY)
+
+        page.get_by_role("button", name="Change something").click()
+        page.get_by_label("Upload token").fill("for friends")
+        upload(page)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Your link is ready")
 
 
 def test_options_reach_the_drop_by_keyboard_alone(stack: Stack, visit: Visit) -> None:

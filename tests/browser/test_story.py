@@ -145,6 +145,20 @@ def test_a_name_cannot_pose_as_another_or_as_markup(
     assert reader.page.locator("main img").count() == 0
 
 
+def test_the_time_left_is_counted_down(stack: Stack, visit: Visit) -> None:
+    drop = stack.upload(BODY, ttl="6s")
+    reader = visit()
+    reader.page.goto(drop.url)
+    left = reader.page.locator("[data-until]")
+    expect(left).to_have_text("3 seconds")
+    expect(left).to_have_text("2 seconds")
+    expect(left).to_have_text("over")
+    reader.page.get_by_role("button", name="Download").click()
+
+    expect(reader.page.get_by_role("heading", level=1)).to_have_text("This link has expired")
+    expect(reader.page.locator(".next")).to_contain_text("Ask the sender to upload it again")
+
+
 def test_a_preview_in_a_chat_tells_only_that_a_file_is_waiting(stack: Stack) -> None:
     drop = stack.upload(BODY)
     page = httpx.get(drop.url, headers=BROWSER).text

@@ -99,7 +99,7 @@ def test_the_life_of_a_drop_is_told_as_it_happens_and_then_the_stream_ends(stack
 def test_a_break_and_its_continuation_are_in_the_timeline(stack: Stack) -> None:
     drop = stack.upload(BODY)
     with following(drop.owner_url, "?page=1", **{"Accept-Language": "de"}) as followed:
-        followed.page_with("Sie wartet")
+        followed.page_with("Die Datei wartet")
         client = RawClient.get(stack.deliver.port, httpx.URL(drop.url).path, receive_buffer=65536)
         claim_url = client.header("content-location")
         client.read_body(600_000)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from oncedrop_common.drops import Drop, DropMeta
 from oncedrop_common.errors import RateLimited, RequestError, RequestInvalid
+from oncedrop_common.forms import read_form
 from oncedrop_common.pages import Pages
 from oncedrop_common.tokens import claim_hash, is_secret, mint
-
-_FORM_BYTES = 8 * 1024
-_FORM_FIELDS = 10
-_FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 class Landing:
@@ -113,24 +108,7 @@ class LandingForm:
         Raises:
             RequestInvalid: Another type, too long, or not a form.
         """
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _FORM_BYTES:
-                raise RequestInvalid("The form is too long.")
-        media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip()
-        if body and media_type.lower() != _FORM_TYPE:
-            raise RequestInvalid(f"The form must be {_FORM_TYPE}.")
-        try:
-            pairs = parse_qsl(
-                body.decode("ascii"),
-                keep_blank_values=True,
-                max_num_fields=_FORM_FIELDS,
-                errors="strict",
-            )
-        except ValueError as exc:
-            raise RequestInvalid("The form cannot be read.") from exc
-        fields = dict(pairs)
+        fields = await read_form(request)
         claim_id = fields.get("claim", "")
         if claim_id and not is_secret(claim_id):
             raise RequestInvalid("The claim id is not well-formed.", field="claim")

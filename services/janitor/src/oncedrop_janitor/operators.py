@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -21,6 +20,7 @@ from oncedrop_common.errors import (
     SweepGuarded,
     VolumeUnavailable,
 )
+from oncedrop_common.forms import read_form
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store import scripts
@@ -33,8 +33,6 @@ from oncedrop_janitor.passes import Passes
 from oncedrop_janitor.plan import Look
 from oncedrop_janitor.sessions import Sessions
 
-_FORM_BYTES = 8 * 1024
-_FORM_FIELDS = 10
 _PAGE = 100
 _MOST = 1000
 _FLAGS = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -86,7 +84,8 @@ class Operators:
             AdminUnauthorized: Another token, or none is configured.
             RequestInvalid: Not the page's form.
         """
-        if not self._sessions.is_token(await _token_of(request)):
+        form = await read_form(request)
+        if not self._sessions.is_token(form.get("token", "")):
             raise AdminUnauthorized("That is not the admin token.")
         return RedirectResponse("status", 303, {"Set-Cookie": self._sessions.cookie(request)})
 
@@ -177,19 +176,6 @@ class Operators:
             "claimed_at": _time(drop.claimed_ms),
             "gone_at": _time(drop.gone_ms),
         }
-
-
-async def _token_of(request: Request) -> str:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_BYTES:
-            raise RequestInvalid("The form is too long.")
-    try:
-        fields = parse_qsl(body.decode("ascii"), max_num_fields=_FORM_FIELDS, errors="strict")
-    except ValueError as exc:
-        raise RequestInvalid("The form cannot be read.") from exc
-    return dict(fields).get("token", "")
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -8,9 +8,9 @@ const DONE_MS = 3000;
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     time.title = time.dateTime;
-    // In a list of what happened, seconds tell one from the other.
-    const style = time.closest("li, td") ? "medium" : "short";
-    time.textContent = moment(new Date(time.dateTime), style);
+    const short = Boolean(time.closest("td"));
+    const precise = short || Boolean(time.closest("li"));
+    time.textContent = moment(new Date(time.dateTime), { precise, short });
   }
 }
 

@@ -142,7 +142,7 @@ function stage(name) {
 
 // The upload.
 
-function send() {
+async function send() {
   const problem = chosen.length ? objection() : words.nothing;
   complain(problem);
   if (problem) {
@@ -153,6 +153,7 @@ function send() {
   for (const [name, value] of new FormData(form)) {
     if (typeof value === "string" && value) data.append(name, value);
   }
+  if (part("upload_token") && !(await admitted(data))) return;
   for (const { file, path } of chosen) data.append("file", file, path);
   stage("uploading");
   part("uploading_heading").focus();
@@ -164,6 +165,19 @@ function send() {
   request.addEventListener("error", () => fail(words.offline));
   request.addEventListener("abort", () => fail(words.cancelled));
   request.send(data);
+}
+
+// A wrong token is told before a long upload, not by cutting it.
+async function admitted(data) {
+  try {
+    // Without a file it is refused either way, and the token is judged first.
+    const answer = await fetch(form.action, { method: "POST", body: data, headers: { Accept: HTML } });
+    if (answer.status !== 401) return true;
+    fail(wordsOf(await answer.text()));
+  } catch {
+    fail(words.offline);
+  }
+  return false;
 }
 
 function progress() {
@@ -198,12 +212,15 @@ function answered() {
     show(responseText);
     return;
   }
-  // The server's own words for what is wrong, in this page's language.
-  const page = new DOMParser().parseFromString(responseText, HTML);
+  fail(wordsOf(responseText) || words.offline);
+}
+
+// The server's own words for what is wrong, in this page's language.
+function wordsOf(html) {
+  const page = new DOMParser().parseFromString(html, HTML);
   const lines = [...page.querySelectorAll("h1, .lead, .next, .note")];
-  const said = lines.map((line) => line.textContent.trim());
-  const sentences = said.filter(Boolean).map((line) => (/[.!?]$/.test(line) ? line : `${line}.`));
-  fail(sentences.join(" ") || words.offline);
+  const said = lines.map((line) => line.textContent.trim()).filter(Boolean);
+  return said.map((line) => (/[.!?]$/.test(line) ? line : `${line}.`)).join(" ");
 }
 
 function fail(text) {

@@ -29,8 +29,9 @@ export function percent(share) {
   return new Intl.NumberFormat(lang, { style: "percent" }).format(Math.floor(share * 100) / 100);
 }
 
-export function moment(date, timeStyle) {
-  const options = { dateStyle: "long", timeStyle };
+// With seconds where one moment is told from the next; short where many stand below each other.
+export function moment(date, { precise = false, short = false } = {}) {
+  const options = { dateStyle: short ? "medium" : "long", timeStyle: precise ? "medium" : "short" };
   return new Intl.DateTimeFormat(lang === "en" ? "en-GB" : lang, options).format(date);
 }
 
