@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from support.services import running
+from support.services import Service, running
 from support.stack import Stack
 from support.stories import Visit, chosen_file, local
 
@@ -62,6 +63,33 @@ def test_a_folder_keeps_its_paths(stack: Stack, visit: Visit, tmp_path: Path) ->
     upload(page)
 
     assert entries(fetched(stack, page)) == {"photos/2026/one.jpg": b"1", "photos/two.jpg": b"2"}
+
+
+def test_a_folder_can_be_dropped_with_all_that_is_in_it(
+    stack: Stack, visit: Visit, tmp_path: Path
+) -> None:
+    """Dragged as from a desktop: the browser itself reads the folder."""
+    inner = tmp_path / "photos" / "2026"
+    inner.mkdir(parents=True)
+    for n in range(120):  # more than a browser hands out at once
+        (inner / f"{n}.jpg").write_bytes(b"%d" % n)
+    (tmp_path / "photos" / "two.jpg").write_bytes(b"2")
+    visitor = visit()
+    page = visitor.page
+    page.goto(stack.ingest.url)
+    desktop = visitor.context.new_cdp_session(page)
+    files = [str(tmp_path / "photos")]
+    for step in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": files, "dragOperationsMask": 1}
+        where = {"type": step, "x": 300, "y": 300}
+        desktop.send("Input.dispatchDragEvent", {**where, "data": data})
+    expect(page.locator("#files li")).to_have_count(121)
+    upload(page)
+
+    got = entries(fetched(stack, page))
+    assert len(got) == 121
+    assert got["photos/2026/119.jpg"] == b"119"
+    assert got["photos/two.jpg"] == b"2"
 
 
 # What a browser makes of files that are dragged from a desktop, or copied there.
@@ -176,6 +204,10 @@ def test_the_servers_own_words_say_why_it_refuses(stack: Stack, visit: Visit) ->
     expect(page.get_by_role("alert")).to_contain_text("ttl must be a time")
 
 
+def metrics(service: Service) -> str:
+    return httpx.get(f"{service.url}/metrics").text
+
+
 def test_a_wrong_upload_token_is_told_before_the_upload(
     stack: Stack, visit: Visit, tmp_path: Path
 ) -> None:
@@ -186,11 +218,11 @@ def test_a_wrong_upload_token_is_told_before_the_upload(
         page.goto(ingest.url)
         page.set_input_files("#file", chosen_file("report.pdf", BODY))
         page.get_by_label("Upload token").fill("wrong")
-        sizes: list[int] = []
-        page.on("request", lambda request: sizes.append(len(request.post_data_buffer or b"")))
         upload(page)
         expect(page.get_by_role("alert")).to_contain_text("Uploads need a token")
-        assert max(sizes) < len(BODY)
+        taken_in = re.search(r"oncedrop_received_bytes_total ([\d.e+]+)", metrics(ingest))
+        assert taken_in
+        assert 0 < float(taken_in[1]) < len(BODY)
 
         page.get_by_role("button", name="Change something").click()
         page.get_by_label("Upload token").fill("for friends")
@@ -224,9 +256,13 @@ def test_options_reach_the_drop_by_keyboard_alone(stack: Stack, visit: Visit) ->
     assert httpx.get(link).headers["content-type"].startswith("text/html"), "asks first"
 
 
-def test_the_link_is_copied_by_its_button(stack: Stack, visit: Visit) -> None:
+@pytest.mark.parametrize("secure", [True, False], ids=["secure context", "plain http"])
+def test_the_link_is_copied_by_its_button(stack: Stack, visit: Visit, *, secure: bool) -> None:
     visitor = visit(permissions=["clipboard-read", "clipboard-write"])
     page = visitor.page
+    if not secure:
+        # As at http://host, which is no secure context: this machine's own address is one.
+        page.add_init_script("navigator.clipboard.writeText = undefined")
     page.goto(stack.ingest.url)
     page.set_input_files("#file", chosen_file("report.pdf", BODY))
     upload(page)
