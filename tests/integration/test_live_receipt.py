@@ -17,6 +17,7 @@ import pytest
 from oncedrop_common.drops import DropId
 from oncedrop_common.errors import RateLimited
 from oncedrop_common.settings import Settings
+from oncedrop_common.store import keys
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
 from oncedrop_ingest import receipt as receipt_module
@@ -181,6 +182,25 @@ async def test_all_pages_together_are_bounded_and_share_one_reader(store: DropSt
     await newsroom.close()
     _, running = await asyncio.wait(readers, timeout=0)
     assert not running
+
+
+async def test_a_drops_events_are_found_among_many_others(store: DropStore) -> None:
+    store.record_event("created", IDS[0], size=7)
+    for n in range(1200):  # more than are read at once
+        store.record_event("claimed", IDS[1 + n % 300])
+    store.record_event("paused", IDS[0], bytes=3)
+    newest = (await store.last_events(1))[0]
+    # What an operator's hand, or another version, put there is passed over.
+    await store.call("XADD", keys.EVENTS, "*", "\xff", "\xff")
+    await store.call("XADD", keys.EVENTS, "*", "event", "claimed", "drop_id", "../..", "n", "x")
+
+    found = await store.events_of(IDS[0], 0, newest.at_ms + 60_000)
+    assert [(event.name, event.numbers) for event in found] == [
+        ("created", {"size": 7}),
+        ("paused", {"bytes": 3}),
+    ]
+    assert await store.events_of(IDS[0], newest.at_ms + 1000, newest.at_ms + 60_000) == []
+    assert [event.drop_id for event in await store.last_events(2)] == [None, None]
 
 
 async def test_silence_is_filled_with_heartbeats(
