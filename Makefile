@@ -9,7 +9,7 @@ CODE := libs services cli tests deploy $(if $(wildcard bench/*.py),bench)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format types unit bench up down requirements install clean
+.PHONY: help run test check lint format types unit messages screenshots bench up down requirements install clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,15 @@ unit: $(VENV)/.dev ## The unit tests only
 format: $(VENV)/.dev ## Format the code and sort its imports
 	$(PY) -m ruff check --select I --fix $(CODE)
 	$(PY) -m ruff format $(CODE)
+
+LOCALE := libs/common/src/oncedrop_common/locale
+messages: $(VENV)/.dev ## Bring the catalogs of the pages' languages up to date with the templates
+	$(VENV)/bin/pybabel --quiet extract -F pyproject.toml --no-location --omit-header -o $(VENV)/messages.pot libs services
+	$(VENV)/bin/pybabel --quiet update -D oncedrop -d $(LOCALE) -i $(VENV)/messages.pot \
+		--omit-header --no-fuzzy-matching --ignore-obsolete --width 100
+
+screenshots: $(VENV)/.dev ## Take docs/screenshots again (needs chromium)
+	SCREENSHOTS_DIR=docs/screenshots $(PY) -m pytest -q tests/browser/test_screenshots.py
 
 bench: $(VENV)/.dev ## Compare with nginx on this machine
 	@exec $(PY) bench/run.py $(ARGS)

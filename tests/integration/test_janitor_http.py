@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.tokens import drop_id as drop_id_of
 from oncedrop_common.tokens import mint
 from oncedrop_common.volume import Volume
+from oncedrop_janitor import sessions
 from oncedrop_janitor.app import create_app
 from support.services import running
 from support.valkey import make_ready_drop, make_store, set_fields
@@ -387,3 +389,128 @@ async def test_nothing_is_deleted_from_a_volume_that_is_not_ours(
     assert record is not None
     assert record.state is DropState.READY
     await Pairing(store, volume, ephemeral=False).force()
+
+
+# The operator's session
+
+
+async def logged_in(client: httpx.AsyncClient) -> httpx.Response:
+    answer = await client.post("/login", data={"token": TOKEN})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "status"
+    return answer
+
+
+async def test_the_page_shows_events_and_curves_to_who_has_logged_in(
+    store: DropStore, volume: Volume, client: httpx.AsyncClient
+) -> None:
+    drop = await make_ready_drop(store, volume, name="secret plans.pdf")
+    for n in range(150):
+        store.note_sample(1_772_366_400_000 + n * 300_000, n, n * 1000)
+    before = (await client.get("/status", headers=PAGE)).text
+    await logged_in(client)
+    after = (await client.get("/status", headers=PAGE)).text
+
+    assert "The last hundred events" not in before
+    assert drop.drop_id[:8] not in before
+    assert "The last hundred events" in after
+    assert drop.drop_id[:8] in after
+    assert "now 149, at most 149" in after
+    assert "149 kB" in after
+    assert after.count('<path class="curve"') == 2
+    assert "secret plans" not in after
+    await client.post("/logout")
+    assert "The last hundred events" not in (await client.get("/status", headers=PAGE)).text
+
+
+async def test_the_cookie_proves_the_token_without_holding_it(client: httpx.AsyncClient) -> None:
+    cookie = (await logged_in(client)).headers["set-cookie"]
+
+    name, value = cookie.partition(";")[0].split("=")
+    assert name == "oncedrop_operator"
+    assert TOKEN not in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Secure" not in cookie
+    assert "Path" not in cookie, "it goes back to the folder it came from"
+    # The value is no token: a program that found it has nothing to send.
+    client.cookies.clear()
+    answer = await client.post("/sweep", headers={"Authorization": f"Bearer {value}"})
+    assert answer.status_code == 401
+
+
+async def test_a_session_is_known_to_every_janitor_with_the_token_and_to_no_other(
+    store: DropStore, volume: Volume, client: httpx.AsyncClient
+) -> None:
+    cookie = (await logged_in(client)).headers["set-cookie"].partition(";")[0]
+    told = {"Cookie": cookie, **PAGE}
+    another = settings(admin_token=SecretStr("another"))
+    for chosen, known in ((settings(), True), (another, False), (Settings(), False)):
+        async with client_of(create_app(chosen, store, volume)) as other:
+            page = (await other.get("/status", headers=told)).text
+            assert ("The last hundred events" in page) is known
+
+
+async def test_a_session_ends_by_its_time_and_cannot_be_prolonged(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await logged_in(client)
+    value = client.cookies["oncedrop_operator"]
+    expires, proof = value.split(".")
+    client.cookies.clear()
+    forged = [f"{int(expires) + 1}.{proof}", f"{expires}.{proof[:-1]}A", f".{proof}", "", "x"]
+    for given in forged:
+        page = await client.get("/status", headers={"Cookie": f"oncedrop_operator={given}", **PAGE})
+        assert "The last hundred events" not in page.text
+    later = {"Cookie": f"oncedrop_operator={value}", **PAGE}
+    assert "The last hundred events" in (await client.get("/status", headers=later)).text
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(time=lambda: int(expires) + 1))
+    assert "The last hundred events" not in (await client.get("/status", headers=later)).text
+
+
+async def test_a_session_sweeps_from_the_janitors_own_page_only(
+    store: DropStore, client: httpx.AsyncClient
+) -> None:
+    await logged_in(client)
+    foreign = await client.post("/sweep", headers={"Sec-Fetch-Site": "cross-site", **PAGE})
+    assert foreign.status_code == 401
+    assert "what was given is not it" in foreign.text
+    assert await store.load_pass("sweep") == {}
+
+    own = await client.post("/sweep", headers={"Sec-Fetch-Site": "same-origin", **PAGE})
+    assert (own.status_code, own.headers["location"]) == (303, "status")
+    assert (await store.load_pass("sweep"))["error"] is None
+
+
+async def test_a_wrong_token_opens_nothing_and_a_configured_https_makes_the_cookie_secure(
+    store: DropStore, volume: Volume, client: httpx.AsyncClient
+) -> None:
+    wrong = await client.post("/login", data={"token": "wrong"}, headers=PAGE)
+    assert wrong.status_code == 401
+    assert "set-cookie" not in wrong.headers
+    assert 'action="login"' in wrong.text
+    assert (await client.post("/login", content=b"x" * 9000)).status_code == 400
+    assert (await client.post("/login", content=b"\xff")).status_code == 400
+    app = create_app(settings(public_url="https://drop.example"), store, volume)
+    async with client_of(app) as secure:
+        assert "; Secure" in (await logged_in(secure)).headers["set-cookie"]
+    async with client_of(create_app(Settings(), store, volume)) as closed:
+        assert (await closed.post("/login", data={"token": ""})).status_code == 401
+        assert 'action="login"' not in (await closed.get("/status", headers=PAGE)).text
+
+
+async def test_passes_keep_one_sample_in_five_minutes(
+    store: DropStore, volume: Volume, client: httpx.AsyncClient
+) -> None:
+    await make_ready_drop(store, volume, b"12345")
+    for _ in range(3):
+        await client.post("/sweep", headers=ADMIN)
+    # Another janitor, that has not sampled yet.
+    async with client_of(create_app(settings(), store, volume)) as other:
+        await other.post("/sweep", headers=ADMIN)
+
+    kept = await store.samples()
+    # Two where the test crossed from one five minutes into the next.
+    assert 1 <= len(kept) <= 2
+    assert kept[-1].drops == 1
+    assert kept[-1].at_ms % 300_000 == 0

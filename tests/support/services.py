@@ -199,6 +199,7 @@ class CuttingProxy:
     Attributes:
         connections: How many there have been.
         answered: Bytes of answer of all of them.
+        cut: How many were reset or held.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class CuttingProxy:
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
         self.answered = 0
+        self.cut = 0
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
@@ -243,6 +245,7 @@ class CuttingProxy:
             up = threading.Thread(target=_pump, args=(client, server, None))
             up.start()
             whole = _pump(server, client, most, self._count, self._spoil)
+            self.cut += not whole
             if self._hold and not whole:
                 # Ends when the client does.
                 up.join(60)

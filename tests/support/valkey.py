@@ -241,6 +241,7 @@ _TABLE = {
     re.compile(re.escape(keys.USAGE)): b"hash",
     re.compile(re.escape(keys.LEADER)): b"string",
     re.compile(re.escape(keys.PASS_PREFIX) + r"[a-z_]+"): b"string",
+    re.compile(re.escape(keys.SAMPLES)): b"stream",
 }
 
 

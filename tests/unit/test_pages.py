@@ -9,14 +9,7 @@ from jinja2 import UndefinedError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from oncedrop_common.pages import (
-    Pages,
-    duration_text,
-    name_element,
-    size_text,
-    static_routes,
-    time_element,
-)
+from oncedrop_common.pages import Pages, name_element, static_routes
 
 PROBLEM = {
     "slug": "request_invalid",
@@ -30,8 +23,9 @@ PROBLEM = {
 }
 
 
-def request() -> Request:
-    return Request({"type": "http", "method": "GET", "headers": []})
+def request(language: str = "") -> Request:
+    headers = [(b"accept-language", language.encode())] if language else []
+    return Request({"type": "http", "method": "GET", "headers": headers})
 
 
 def render(**context: object) -> str:
@@ -54,7 +48,7 @@ def test_hostile_names_stay_text(hostile: str) -> None:
     element = str(name_element(hostile))
     for html in (page, element):
         assert hostile not in html or not set(hostile) & set("<>&\"'")
-        assert "<script" not in html
+        assert "<script" not in html.replace('<script type="module" src="/static/page.js">', "")
         assert "<img" not in html
         assert "49" not in html
 
@@ -78,7 +72,26 @@ def test_pages_have_nothing_inline_and_nothing_from_elsewhere() -> None:
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
     assert not re.search(r"<script(?![^>]*\ssrc=)", page)
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    assert re.search(r'<script type="module" src="/static/\w+\.js"></script>', page)
     assert 'href="/static/oncedrop.css"' in page
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tag", "heading"),
+    [
+        ("", "en", "There is no such link"),
+        ("de-AT,en;q=0.5", "de", "Diesen Link gibt es nicht"),
+        ("fr", "fr", "Ce lien n\N{RIGHT SINGLE QUOTATION MARK}existe pas"),
+    ],
+)
+def test_a_page_is_in_the_language_its_reader_asks_for(wanted: str, tag: str, heading: str) -> None:
+    context = {**PROBLEM, "slug": "link_unknown"}
+    page = Pages().render(request(wanted), "problem.html", 404, **context)
+    html = bytes(page.body).decode()
+    assert f'<html lang="{tag}">' in html
+    assert heading in html
+    assert page.headers["content-language"] == tag
+    assert "Accept-Language" in page.headers["vary"]
 
 
 def test_a_name_the_context_lacks_is_an_error_and_no_empty_space() -> None:
@@ -102,50 +115,6 @@ def test_a_service_template_comes_before_a_shared_one(
     assert page.media_type == "text/html"
     assert '<bdi class="filename">a&lt;b</bdi>' in text
     assert "/static/oncedrop.css" in text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (1, "1 byte"),
-        (999, "999 bytes"),
-        (1000, "1 kB"),
-        (1_400_000, "1.4 MB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1 MB"),
-        (10 * 2**30, "10.7 GB"),
-        (5 * 10**18, "5000 PB"),
-    ],
-)
-def test_sizes_read_well(count: int, text: str) -> None:
-    assert size_text(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-5, "0 seconds"),
-        (0.4, "0 seconds"),
-        (1, "1 second"),
-        (119, "119 seconds"),
-        (120, "2 minutes"),
-        (3599, "60 minutes"),
-        (7199, "120 minutes"),
-        (23 * 3600, "23 hours"),
-        (86_399, "24 hours"),
-        (7 * 86_400 - 1, "7 days"),
-    ],
-)
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
-
-
-def test_times_can_be_read_by_people_and_programs() -> None:
-    assert (
-        time_element(1_772_366_400_999)
-        == '<time datetime="2026-03-01T12:00:00Z">1 March 2026, 12:00 UTC</time>'
-    )
 
 
 async def test_static_files_are_served_by_name_only() -> None:

@@ -137,6 +137,25 @@ async def test_each_reason_to_be_gone_has_words_of_its_own(reason: GoneReason | 
     assert len(set(pages)) == len({reason, GoneReason.EXPIRED, GoneReason.LOCKED})
 
 
+@pytest.mark.parametrize("exc", [e[0] for e in EXAMPLES], ids=[e[0].slug for e in EXAMPLES])
+@pytest.mark.parametrize("language", ["en", "de", "fr"])
+async def test_every_error_has_words_for_people_in_their_language(
+    exc: OncedropError, language: str
+) -> None:
+    asked = Request(
+        {
+            "type": "http",
+            "method": "GET",
+            "headers": [(b"accept", PERSON.encode()), (b"accept-language", language.encode())],
+        }
+    )
+    html = bytes((await problems().answer(asked, exc)).body).decode()
+    lead = html.partition('<p class="lead">')[2].partition("</p>")[0]
+    assert lead
+    assert lead != exc.detail, "that is for programs"
+    assert f'lang="{language}"' in html
+
+
 async def test_being_taken_is_told_without_a_time_that_nobody_knows() -> None:
     exc = errors.DropGone("Being taken.", drop_id=DROP_ID, reason=None, gone_ms=0)
     document = json.loads(bytes((await problems().answer(request(PROGRAM), exc)).body))

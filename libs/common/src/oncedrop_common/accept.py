@@ -17,7 +17,7 @@ class Accept:
         self._weights: dict[str, float] = {}
         for element in header.split(","):
             media_range, *parameters = (part.strip().lower() for part in element.split(";"))
-            weight = _weight(parameters)
+            weight = weight_of(parameters)
             if weight is not None and "/" in media_range:
                 self._weights[media_range] = weight
 
@@ -48,11 +48,11 @@ class Accept:
         )
 
 
-def _weight(parameters: list[str]) -> float | None:
+def weight_of(parameters: list[str]) -> float | None:
     """The `q` among a range's parameters, 1 without one, None when it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
-        if name.strip() == "q":
+        if name.strip().lower() == "q":
             value = value.strip()
             return float(value) if _WEIGHT.fullmatch(value) else None
     return 1.0

@@ -1,7 +1,7 @@
 """Pages for people: Jinja templates, always escaped, because file names are hostile.
 
-No page has an inline script or style, or asks any other host for anything. Sizes are decimal
-(1 MB is 1,000,000 bytes), as on the labels of disks.
+No page has an inline script or style, or asks any other host for anything. Each is in the
+language that its reader asks for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from oncedrop_common.times import iso_utc, utc
+from oncedrop_common.languages import TAGS, Language, language, wanted_tag
+from oncedrop_common.times import iso_utc
 
 _OWN_PACKAGE = "oncedrop_common"
-_SIZE_STEP = 1000
-_SIZE_UNITS = ("kB", "MB", "GB", "TB", "PB")
-# A unit is used from two of it on, so that "119 minutes" does not become "1 hour".
-_DURATION_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Pages:
@@ -35,28 +32,66 @@ class Pages:
     """
 
     def __init__(self, packages: Sequence[str] = ()) -> None:
-        self._environment = Environment(
-            loader=ChoiceLoader([PackageLoader(p) for p in (*packages, _OWN_PACKAGE)]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._environment.filters.update(
-            size=size_text, duration=duration_text, time=time_element, filename=name_element
-        )
+        loader = ChoiceLoader([PackageLoader(p) for p in (*packages, _OWN_PACKAGE)])
+        self._environments = {tag: _environment(loader, language(tag)) for tag in TAGS}
 
     def render(
         self, request: Request, template: str, status: int = 200, /, **context: object
     ) -> Response:
-        """The page that this template makes of this context.
+        """The page that this template makes of this context, in the reader's language.
 
         Raises:
             jinja2.UndefinedError: The template uses a name that the context does not have.
         """
-        html = self._environment.get_template(template).render(request=request, **context)
-        return Response(html, status, media_type="text/html")
+        return Response(
+            self.text(request, template, **context),
+            status,
+            {"Content-Language": _tag(request), "Vary": "Accept, Accept-Language"},
+            media_type="text/html",
+        )
+
+    def text(self, request: Request, template: str, /, **context: object) -> str:
+        """As render, without a response around it; for a part of a page.
+
+        Raises:
+            jinja2.UndefinedError: As render.
+        """
+        page = self._environments[_tag(request)].get_template(template)
+        return page.render(request=request, **context)
+
+
+def _tag(request: Request) -> str:
+    return wanted_tag(",".join(request.headers.getlist("accept-language")))
+
+
+def _environment(loader: ChoiceLoader, spoken: Language) -> Environment:
+    environment = Environment(
+        loader=loader,
+        extensions=["jinja2.ext.i18n"],
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.install_gettext_translations(  # type: ignore[attr-defined]
+        spoken.translations, newstyle=True
+    )
+    # Lines of a template are broken for who edits it, not for who translates it.
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.globals["lang"] = spoken.tag
+
+    def time_element(ms: int) -> Markup:
+        return Markup('<time datetime="{}">{}</time>').format(iso_utc(ms), spoken.time(ms))
+
+    environment.filters.update(
+        size=spoken.size,
+        duration=spoken.duration,
+        time=time_element,
+        iso=iso_utc,
+        filename=name_element,
+    )
+    return environment
 
 
 def static_routes() -> list[BaseRoute]:
@@ -81,34 +116,6 @@ def static_routes() -> list[BaseRoute]:
     return [Route("/static/{name}", static)]
 
 
-def size_text(count: int) -> str:
-    """A number of bytes for people: `512 bytes`, `1.4 MB`."""
-    if count < _SIZE_STEP:
-        return _counted(count, "byte")
-    values = [round(count / _SIZE_STEP**power, 1) for power in range(1, len(_SIZE_UNITS) + 1)]
-    value, unit = next(
-        ((v, u) for v, u in zip(values, _SIZE_UNITS, strict=True) if v < _SIZE_STEP),
-        (values[-1], _SIZE_UNITS[-1]),
-    )
-    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration for people, rounded to the unit that suits it: `23 hours`, `90 seconds`."""
-    whole = max(0, round(seconds))
-    for length, unit in _DURATION_UNITS:
-        if whole >= 2 * length:
-            return _counted((whole + length // 2) // length, unit)
-    return _counted(whole, "second")
-
-
-def time_element(ms: int) -> Markup:
-    """A Unix time in milliseconds as a `<time>` that programs can read too."""
-    moment = utc(ms)
-    text = f"{moment.day} {moment:%B %Y, %H:%M} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(iso_utc(ms), text)
-
-
 def name_element(name: str) -> Markup:
     """A file's name, kept apart from the text around it.
 
@@ -127,7 +134,3 @@ def _deceives(character: str) -> bool:
         unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Cs"}
         and character != "\N{ZERO WIDTH JOINER}"
     )
-
-
-def _counted(count: int, unit: str) -> str:
-    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"

@@ -30,7 +30,7 @@ from oncedrop_common.volume import Volume
 from oncedrop_deliver.claiming import Claiming
 from oncedrop_deliver.delivery import Delivery
 from oncedrop_deliver.guarding import PasswordGuard
-from oncedrop_deliver.landing import landing_page
+from oncedrop_deliver.landing import Landing
 from oncedrop_deliver.links import Links
 
 
@@ -41,13 +41,14 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
     pairing = Pairing(store, volume, ephemeral=settings.ephemeral_volume)
     claiming = Claiming(store, volume, pairing, metrics)
     delivery = Delivery(store, volume, claiming, metrics)
+    landing = Landing(pages, settings.claim_lease_seconds)
     links = Links(
         store=store,
         claiming=claiming,
         delivery=delivery,
         guard=PasswordGuard(store, volume, Passwords(), metrics),
         pairing=pairing,
-        pages=pages,
+        landing=landing,
         metrics=metrics,
         secure=(settings.public_url or "").startswith("https:"),
     )
@@ -57,7 +58,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         if exc.drop_id is None:
             raise exc
         drop, meta = await claiming.look(exc.drop_id)
-        return landing_page(pages, request, drop, meta, status, exc.detail)
+        return landing.page(request, drop, meta, status, exc)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

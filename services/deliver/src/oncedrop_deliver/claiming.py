@@ -138,6 +138,9 @@ class Claiming:
         """
         asked_at = boottime()
         drop = await self._claim(drop_id, claim_id, request_id, resume_only=True)
+        claim = drop.claim(claim_hash(claim_id))
+        if claim is not None and claim.acknowledged:
+            self._store.record_event("resumed", drop_id, bytes=drop.acknowledged_bytes)
         return await self._hold(drop, claim_id, request_id, asked_at)
 
     async def claimant_of(self, drop: Drop | None, drop_id: DropId, ids: list[str]) -> str | None:

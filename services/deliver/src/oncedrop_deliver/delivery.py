@@ -369,6 +369,8 @@ class Delivery:
             case Deliver.LINGERING if drop is not None:
                 self._finish_lingering(held, progress, drop)
             case Deliver.PARTIAL if held.meta.resume:
+                if drop is not None and 0 < progress.acknowledged < progress.part.length:
+                    self._store.record_event("paused", held.drop_id, bytes=drop.acknowledged_bytes)
                 await self._renew(held, progress, progressed=progress.acknowledged > 0)
             case Deliver.PARTIAL:
                 lapsed, drop = await self._store.lapse(

@@ -2,43 +2,91 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from oncedrop_common.drops import Drop, DropMeta
-from oncedrop_common.errors import RequestInvalid
+from oncedrop_common.errors import RateLimited, RequestError, RequestInvalid
+from oncedrop_common.forms import read_form
 from oncedrop_common.pages import Pages
-from oncedrop_common.tokens import is_secret, mint
-
-_FORM_BYTES = 8 * 1024
-_FORM_FIELDS = 10
-_FORM_TYPE = "application/x-www-form-urlencoded"
+from oncedrop_common.tokens import claim_hash, is_secret, mint
 
 
-def landing_page(
-    pages: Pages, request: Request, drop: Drop, meta: DropMeta, status: int = 200, error: str = ""
-) -> Response:
-    """The landing page of a drop that can be had.
+class Landing:
+    """Makes landing pages.
 
-    Of a drop with a password it does not tell the name: that is for who knows the password.
-    The form carries a claim id, so that a double click or a repeated POST is one claim.
+    Args:
+        claim_lease_seconds: How long a download that broke off may be taken up again.
     """
-    return pages.render(
-        request,
-        "landing.html",
-        status,
-        name="" if meta.password_hash else meta.name,
-        size=meta.size,
-        seconds_left=(meta.expires_ms - drop.now_ms) / 1000,
-        expires_ms=meta.expires_ms,
-        downloads_left=drop.downloads_left,
-        password=bool(meta.password_hash),
-        resumable=meta.resume,
-        claim_id=mint(),
-        error=error,
-    )
+
+    def __init__(self, pages: Pages, claim_lease_seconds: int) -> None:
+        self._pages = pages
+        self._claim_lease_seconds = claim_lease_seconds
+
+    def page(
+        self,
+        request: Request,
+        drop: Drop,
+        meta: DropMeta,
+        status: int = 200,
+        problem: RequestError | None = None,
+    ) -> Response:
+        """The landing page of a drop that can be had.
+
+        Of a drop with a password it does not tell the name: that is for who knows the password.
+        The form carries a claim id, so that a double click or a repeated POST is one claim.
+        """
+        return self._render(
+            request,
+            status,
+            name="" if meta.password_hash else meta.name,
+            meta=meta,
+            until_ms=meta.expires_ms,
+            now_ms=drop.now_ms,
+            downloads_left=drop.downloads_left,
+            password=bool(meta.password_hash),
+            claim_id=mint(),
+            begun=False,
+            problem=problem,
+        )
+
+    def own(self, request: Request, drop: Drop, meta: DropMeta, claim_id: str) -> Response:
+        """The page for the claimant who comes back to the link itself: it begins again."""
+        claim = drop.claim(claim_hash(claim_id))
+        return self._render(
+            request,
+            200,
+            name=meta.name,
+            meta=meta,
+            until_ms=claim.deadline_ms if claim else drop.now_ms,
+            now_ms=drop.now_ms,
+            downloads_left=1,
+            password=False,
+            claim_id=claim_id,
+            begun=True,
+            problem=None,
+        )
+
+    def _render(
+        self,
+        request: Request,
+        status: int,
+        *,
+        meta: DropMeta,
+        problem: RequestError | None,
+        **context: object,
+    ) -> Response:
+        return self._pages.render(
+            request,
+            "landing.html",
+            status,
+            size=meta.size,
+            resumable=meta.resume,
+            claim_lease=self._claim_lease_seconds,
+            problem=problem.slug if problem else "",
+            retry_after=problem.retry_after_seconds if isinstance(problem, RateLimited) else 0,
+            **context,
+        )
 
 
 class LandingForm:
@@ -60,24 +108,7 @@ class LandingForm:
         Raises:
             RequestInvalid: Another type, too long, or not a form.
         """
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _FORM_BYTES:
-                raise RequestInvalid("The form is too long.")
-        media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip()
-        if body and media_type.lower() != _FORM_TYPE:
-            raise RequestInvalid(f"The form must be {_FORM_TYPE}.")
-        try:
-            pairs = parse_qsl(
-                body.decode("ascii"),
-                keep_blank_values=True,
-                max_num_fields=_FORM_FIELDS,
-                errors="strict",
-            )
-        except ValueError as exc:
-            raise RequestInvalid("The form cannot be read.") from exc
-        fields = dict(pairs)
+        fields = await read_form(request)
         claim_id = fields.get("claim", "")
         if claim_id and not is_secret(claim_id):
             raise RequestInvalid("The claim id is not well-formed.", field="claim")

@@ -12,7 +12,6 @@ from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropId, DropState
 from oncedrop_common.errors import LinkUnknown, PasswordNeeded
 from oncedrop_common.metrics import Metrics
-from oncedrop_common.pages import Pages
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.tokens import claim_hash, drop_id, is_secret, mint
@@ -28,7 +27,7 @@ from oncedrop_deliver.download_headers import (
 )
 from oncedrop_deliver.guarding import PasswordGuard, basic_password
 from oncedrop_deliver.held import Held, boottime
-from oncedrop_deliver.landing import LandingForm, landing_page
+from oncedrop_deliver.landing import Landing, LandingForm
 from oncedrop_deliver.looking import Look, why_looking
 from oncedrop_deliver.ranges import (
     NotModified,
@@ -67,7 +66,7 @@ class Links:
         delivery: Delivery,
         guard: PasswordGuard,
         pairing: Pairing,
-        pages: Pages,
+        landing: Landing,
         metrics: Metrics,
         secure: bool,
     ) -> None:
@@ -76,7 +75,7 @@ class Links:
         self._delivery = delivery
         self._guard = guard
         self._pairing = pairing
-        self._pages = pages
+        self._landing = landing
         self._metrics = metrics
         self._secure = secure
 
@@ -91,18 +90,23 @@ class Links:
         request.state.drop_id = wanted
         self._pairing.require()
         if request.method == "POST":
-            return await self._take_by_form(request, wanted)
+            return await self._take_by_form(request, token, wanted)
         if request.method == "HEAD":
             return await self._head(wanted)
         why = why_looking(request.headers)
         if why is not None:
             self._metrics.looked(why)
-            return await self._landing(request, wanted)
+            return await self._look(request, wanted)
         return await self._take(request, token, wanted)
 
-    async def _landing(self, request: Request, wanted: DropId) -> Response:
-        drop, meta = await self._claiming.look(wanted)
-        return landing_page(self._pages, request, drop, meta)
+    async def _look(self, request: Request, wanted: DropId) -> Response:
+        record = await self._store.read(wanted)
+        given_back = _cookie_claim_ids(request)
+        claimant = await self._claiming.claimant_of(record, wanted, given_back)
+        if claimant is not None and record is not None and record.meta is not None:
+            return self._landing.own(request, record, record.meta, claimant)
+        drop, meta = await self._claiming.judge(wanted, record)
+        return self._landing.page(request, drop, meta)
 
     async def _head(self, wanted: DropId) -> Response:
         _, meta = await self._claiming.look(wanted)
@@ -134,10 +138,10 @@ class Links:
             )
         except ConfirmNeeded:
             self._metrics.looked(Look.CONFIRM)
-            return await self._landing(request, wanted)
+            return await self._look(request, wanted)
         return await self._answer(request, held, token=token)
 
-    async def _take_by_form(self, request: Request, wanted: DropId) -> Response:
+    async def _take_by_form(self, request: Request, token: str, wanted: DropId) -> Response:
         form = await LandingForm.read(request)
         password = form.password if form.password is not None else basic_password(request)
         verified = False
@@ -155,8 +159,21 @@ class Links:
             wanted, form.claim_id, request_id="", verified=verified, confirmed=True
         )
         name = drop.meta.name if drop.meta else ""
+        claim = drop.claim(claim_hash(form.claim_id))
+        lease_ms = claim.deadline_ms - drop.now_ms if claim else 0
+        # Who comes back to the link itself is known again, and can begin again.
+        cookie = self._cookie(request, token, form.claim_id, lease_ms // 1000)
+        path = claim_path(wanted, form.claim_id, name)
         CrashPoint.CLAIM_BEFORE_REDIRECT.reached()
-        return RedirectResponse(claim_path(wanted, form.claim_id, name), 303)
+        return RedirectResponse(path, 303, {"Set-Cookie": cookie})
+
+    def _cookie(self, request: Request, token: str, claim_id: str, lease_seconds: int) -> str:
+        return claim_cookie(
+            claim_id,
+            token=token,
+            lease_seconds=lease_seconds,
+            secure=self._secure or request.url.scheme == "https",
+        )
 
     # /c/<drop id>.<claim id>/<name>
 
@@ -202,12 +219,8 @@ class Links:
                 return Response(status_code=304, headers=known)
             headers = file_headers(held.meta, chosen) | known
             if token is not None:
-                headers["Set-Cookie"] = claim_cookie(
-                    held.claim_id,
-                    token=token,
-                    lease_seconds=int(held.deadline - boottime()),
-                    secure=self._secure or request.url.scheme == "https",
-                )
+                lease_seconds = int(held.deadline - boottime())
+                headers["Set-Cookie"] = self._cookie(request, token, held.claim_id, lease_seconds)
             if isinstance(chosen, Slice):
                 head = Head(206, headers, chosen)
             else:
@@ -221,5 +234,9 @@ class Links:
 
 def _claim_ids(request: Request) -> list[str]:
     """Claim ids a client gives back with the link: cookie, If-Range, If-Match."""
+    return _cookie_claim_ids(request) + claim_ids_in_conditions(request.headers)
+
+
+def _cookie_claim_ids(request: Request) -> list[str]:
     cookie = request.cookies.get(CLAIM_COOKIE, "")
-    return ([cookie] if is_secret(cookie) else []) + claim_ids_in_conditions(request.headers)
+    return [cookie] if is_secret(cookie) else []

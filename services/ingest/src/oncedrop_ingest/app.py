@@ -24,6 +24,7 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
 from oncedrop_ingest.intake import Intake
 from oncedrop_ingest.lingering import LingeringClose
+from oncedrop_ingest.live import Newsroom
 from oncedrop_ingest.pages import IngestPages
 from oncedrop_ingest.receipt import Receipts
 from oncedrop_ingest.upload import Tools
@@ -59,12 +60,14 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
     pairing = Pairing(store, volume, ephemeral=settings.ephemeral_volume)
     tools = Tools(settings, store, volume, metrics, Passwords())
     intake = Intake(settings, pairing, Uploads(tools), pages)
-    receipts = Receipts(store, volume, pairing, pages, metrics)
+    newsroom = Newsroom(store)
+    receipts = Receipts(store, volume, pairing, pages, metrics, newsroom)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with pairing.watched():
             yield
+        await newsroom.close()
         await store.close()
 
     app = Starlette(
@@ -72,6 +75,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
             Route("/", pages.form),
             Route("/upload", intake.post, methods=["POST"]),
             Route("/o/{receipt}", receipts.show),
+            Route("/o/{receipt}/events", receipts.follow, methods=["GET"]),
             Route("/o/{receipt}", receipts.delete, methods=["DELETE", "POST"]),
             Route("/robots.txt", _robots),
             *observability_routes(metrics, {"store": store.ping, "volume": pairing.ready}),

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from oncedrop_common.drops import Confirm, IfInterrupted
 from oncedrop_common.errors import RequestInvalid
-from oncedrop_common.pages import duration_text
+from oncedrop_common.languages import TAGS, language
 from oncedrop_common.passwords import PASSWORD_MAX_BYTES
 from oncedrop_common.settings import Settings
 
@@ -125,9 +125,9 @@ class GivenOptions:
         match = _DURATION.fullmatch(text)
         seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
         if not 1 <= seconds <= most:
+            longest = language(TAGS[0]).duration(most)
             raise RequestInvalid(
-                f"ttl must be a time like 90s, 45m, 2h or 7d, at most {duration_text(most)}.",
-                field="ttl",
+                f"ttl must be a time like 90s, 45m, 2h or 7d, at most {longest}.", field="ttl"
             )
         return seconds
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import segno
 from markupsafe import Markup
@@ -14,10 +15,29 @@ from oncedrop_common.pages import Pages
 from oncedrop_common.passwords import PASSWORD_MAX_BYTES
 from oncedrop_common.settings import Settings
 from oncedrop_ingest.addresses import Addresses
+from oncedrop_ingest.archive import ENTRIES_MOST
+from oncedrop_ingest.timeline import Entry
 from oncedrop_ingest.upload import Upload
 
 _TTL_CHOICES = (3_600, 86_400, 7 * 86_400, 30 * 86_400)
 _QR_SCALE = 4
+# A form's options and its token are parts too; more of them than there are.
+_FIELDS_MOST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All that a receipt tells.
+
+    Attributes:
+        drop: The record.
+        document: As programs get it.
+        timeline: Its life, the oldest first.
+    """
+
+    drop: Drop
+    document: Mapping[str, str | int]
+    timeline: Sequence[Entry]
 
 
 class IngestPages:
@@ -39,6 +59,8 @@ class IngestPages:
             max_downloads=settings.max_max_downloads,
             default_ttl=default,
             ttl_choices=choices,
+            max_ttl=settings.max_ttl_seconds,
+            max_files=ENTRIES_MOST - _FIELDS_MOST,
             claim_lease=settings.claim_lease_seconds,
             password_max=PASSWORD_MAX_BYTES,
             needs_token=settings.upload_token is not None,
@@ -54,12 +76,32 @@ class IngestPages:
             "uploaded.html",
             201,
             link=link,
-            # Nothing in it but what segno draws.
-            qr=Markup(segno.make(link, micro=False).svg_inline(scale=_QR_SCALE)),  # noqa: S704
+            qr=_qr_code(link),
             receipt=addresses.receipt(upload.drop_id, upload.owner_key),
             meta=meta,
         )
 
-    def receipt(self, request: Request, drop: Drop, document: Mapping[str, str | int]) -> Response:
+    def receipt(self, request: Request, told: Told) -> Response:
         """What became of the drop, with a button that deletes it while there is one."""
-        return self._pages.render(request, "receipt.html", drop=drop, receipt=document)
+        return self._pages.render(request, "receipt.html", **self._receipt(told))
+
+    def receipt_content(self, request: Request, told: Told) -> str:
+        """What of the receipt's page changes as time goes by."""
+        return self._pages.text(request, "_receipt.html", **self._receipt(told))
+
+    def _receipt(self, told: Told) -> dict[str, object]:
+        return {
+            "drop": told.drop,
+            "receipt": told.document,
+            "timeline": told.timeline,
+            "claim_lease": self._settings.claim_lease_seconds,
+        }
+
+
+def _qr_code(link: str) -> Markup:
+    """The link as a QR code: dark on light, with its quiet zone, whatever the page's colours."""
+    code = segno.make(link, micro=False)
+    # Nothing in it but what segno draws.
+    return Markup(  # noqa: S704
+        code.svg_inline(scale=_QR_SCALE, light="#fff", omitsize=True, title="QR code")
+    )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from oncedrop_common.errors import AdminUnauthorized
 from oncedrop_common.health import observability_routes
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
@@ -21,6 +22,7 @@ from oncedrop_janitor.leadership import Leadership
 from oncedrop_janitor.operators import Operators
 from oncedrop_janitor.passes import Passes
 from oncedrop_janitor.schedule import Schedule
+from oncedrop_janitor.sessions import Sessions
 from oncedrop_janitor.status import Status
 
 
@@ -32,8 +34,10 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
     passes = Passes(settings, store, volume, pairing, metrics)
     leadership = Leadership(store, locked=settings.leader_lock)
     schedule = Schedule(settings, passes, leadership)
-    status = Status(settings, store, volume, pairing, passes, schedule, leadership, pages)
-    operators = Operators(settings.admin_token, store, volume, pairing, passes, metrics)
+    secure = (settings.public_url or "").startswith("https:")
+    sessions = Sessions(settings.admin_token, secure=secure)
+    status = Status(settings, store, volume, pairing, passes, schedule, leadership, sessions, pages)
+    operators = Operators(sessions, store, volume, pairing, passes, metrics)
     checks = {"store": store.ping, "volume": pairing.ready, "guard": passes.require_unguarded}
 
     @contextlib.asynccontextmanager
@@ -46,6 +50,8 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         routes=[
             Route("/", status.endpoint),
             Route("/status", status.endpoint),
+            Route("/login", operators.login, methods=["POST"]),
+            Route("/logout", operators.logout, methods=["POST"]),
             Route("/sweep", operators.sweep, methods=["POST"]),
             Route("/drops", operators.drops),
             Route("/drops/{drop_id}", operators.delete, methods=["DELETE"]),
@@ -54,5 +60,5 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         ],
         lifespan=lifespan,
     )
-    install(app, metrics, Problems(pages))
+    install(app, metrics, Problems(pages, {AdminUnauthorized: status.refused}))
     return app

@@ -6,11 +6,10 @@ import asyncio
 import heapq
 from typing import Any
 
-from pydantic import SecretStr
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from oncedrop_common.credentials import credentials
+from oncedrop_common.accept import Accept
 from oncedrop_common.deletion import deletion_document, unlink_ended
 from oncedrop_common.drops import Drop, DropId, GoneReason
 from oncedrop_common.errors import (
@@ -21,16 +20,18 @@ from oncedrop_common.errors import (
     SweepGuarded,
     VolumeUnavailable,
 )
+from oncedrop_common.forms import read_form
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store import scripts
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.times import iso_utc
-from oncedrop_common.tokens import is_drop_id, same_secret
+from oncedrop_common.tokens import is_drop_id
 from oncedrop_common.volume import Volume
 from oncedrop_janitor.look import Looker
 from oncedrop_janitor.passes import Passes
 from oncedrop_janitor.plan import Look
+from oncedrop_janitor.sessions import Sessions
 
 _PAGE = 100
 _MOST = 1000
@@ -42,14 +43,14 @@ class Operators:
 
     def __init__(
         self,
-        admin_token: SecretStr | None,
+        sessions: Sessions,
         store: DropStore,
         volume: Volume,
         pairing: Pairing,
         passes: Passes,
         metrics: Metrics,
     ) -> None:
-        self._admin_token = admin_token
+        self._sessions = sessions
         self._store = store
         self._volume = volume
         self._pairing = pairing
@@ -64,7 +65,7 @@ class Operators:
             AdminUnauthorized, RequestInvalid: Nothing was done.
             SweepGuarded, StoreUnavailable: The sweep ended early; says why.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         report = await self._passes.sweep(
             dry_run=_flag(request, "dry_run"), force=_flag(request, "force")
         )
@@ -72,7 +73,25 @@ class Operators:
             raise SweepGuarded(report.failure.detail)
         if report.failure is not None:
             raise report.failure
+        if Accept.of(request).prefers_page:
+            return RedirectResponse("status", 303)
         return JSONResponse(report.document())
+
+    async def login(self, request: Request) -> Response:
+        """`POST /login`, from the status page: a session for who knows the admin token.
+
+        Raises:
+            AdminUnauthorized: Another token, or none is configured.
+            RequestInvalid: Not the page's form.
+        """
+        form = await read_form(request)
+        if not self._sessions.is_token(form.get("token", "")):
+            raise AdminUnauthorized("That is not the admin token.")
+        return RedirectResponse("status", 303, {"Set-Cookie": self._sessions.cookie(request)})
+
+    async def logout(self, request: Request) -> Response:
+        """`POST /logout`: the browser forgets its session."""
+        return RedirectResponse("status", 303, {"Set-Cookie": self._sessions.no_cookie(request)})
 
     async def drops(self, request: Request) -> Response:
         """`GET /drops`: a page of all records, in the order of their ids; no names.
@@ -83,7 +102,7 @@ class Operators:
         Raises:
             AdminUnauthorized, RequestInvalid: See their details.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         cursor = request.query_params.get("cursor", "")
         if cursor and not is_drop_id(cursor):
             raise RequestInvalid("The cursor is not one of ours.", field="cursor")
@@ -109,7 +128,7 @@ class Operators:
             LinkUnknown: No record and no file.
             VolumeUnavailable, StoreUnavailable: It may be gone already; its files may be there.
         """
-        self._authorize(request)
+        self._sessions.require(request)
         text = request.path_params["drop_id"]
         if not is_drop_id(text):
             raise LinkUnknown("There is no such drop.")
@@ -157,13 +176,6 @@ class Operators:
             "claimed_at": _time(drop.claimed_ms),
             "gone_at": _time(drop.gone_ms),
         }
-
-    def _authorize(self, request: Request) -> None:
-        if self._admin_token is None:
-            raise AdminUnauthorized("No admin token is configured; set ONCEDROP_ADMIN_TOKEN.")
-        given = credentials(request, "bearer")
-        if given is None or not same_secret(given, self._admin_token.get_secret_value()):
-            raise AdminUnauthorized("This needs the admin token, as a bearer token.")
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -28,6 +28,7 @@ from oncedrop_common.metrics import JanitorMetrics, Metrics
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.settings import Settings
 from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.store.events import SAMPLE_SECONDS
 from oncedrop_common.volume import Marker, Volume
 from oncedrop_janitor.apply import Applier
 from oncedrop_janitor.guard import Tally
@@ -107,6 +108,7 @@ class Passes:
         self._applier = Applier(store, volume, metrics)
         self._sweeping = asyncio.Lock()
         self._results: dict[str, dict[str, Any]] = {}
+        self._sampled = 0
 
     # Results.
 
@@ -187,12 +189,21 @@ class Passes:
         if isinstance(report.failure, StoreUnavailable):
             return
         try:
+            await self._sample(report.started_ms)
             await self._store.save_pass(report.name, report.document())
         except StoreUnavailable as exc:
             _log.warning("pass_not_kept", detail=exc.detail)
             return
         if report.name == SWEEP and report.failure is None:
             self._store.record_event("swept", scanned=report.scanned, removed=report.removed)
+
+    async def _sample(self, at_ms: int) -> None:
+        """Note how much is stored, for the plot; of most passes there is nothing to note."""
+        period = at_ms // (SAMPLE_SECONDS * 1000)
+        if period != self._sampled:
+            size, drops = await self._store.usage()
+            self._store.note_sample(at_ms, max(0, drops), max(0, size))
+            self._sampled = period
 
     async def _begin(self, report: Report) -> _Run:
         try:

@@ -215,6 +215,8 @@ class _Lifespan:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
+            # For answers without an end of their own.
+            scope.setdefault("state", {})["stopping"] = lambda: self.server.should_exit
             await self.app(scope, receive, send)
             return
 

@@ -7,10 +7,11 @@ from oncedrop_common.settings import Settings
 from oncedrop_common.store.arrows import Arrows
 from oncedrop_common.store.client import connect
 from oncedrop_common.store.connection import Leases
+from oncedrop_common.store.events import Events
 from oncedrop_common.store.housekeeping import Housekeeping
 
 
-class DropStore(Arrows, Housekeeping):
+class DropStore(Arrows, Housekeeping, Events):
     """Records in Redis, and what lies beside them."""
 
     @classmethod

@@ -9,6 +9,7 @@
 | oncedrop:usage | hash | none; sweeps rewrite it | ingest, whoever unlinks, sweeps |
 | oncedrop:janitor:leader | string | lease of the leading janitor | janitor |
 | oncedrop:janitor:pass:<name> | string, JSON | none | janitor |
+| oncedrop:janitor:samples | stream | capped at SAMPLES_KEPT | janitor |
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ VOLUME = "oncedrop:volume"
 USAGE = "oncedrop:usage"
 LEADER = "oncedrop:janitor:leader"
 PASS_PREFIX = "oncedrop:janitor:pass:"  # noqa: S105 - a janitor pass
+SAMPLES = "oncedrop:janitor:samples"
+# Of every five minutes, a week.
+SAMPLES_KEPT = 2016
 DUE_SHARDS = tuple(f"oncedrop:due:{n:x}" for n in range(16))
 
 
