@@ -439,6 +439,29 @@ async def test_a_damaged_blob_is_never_served_and_not_used_up(
     assert path.exists()
 
 
+async def test_a_file_cut_short_while_it_is_sent_cuts_the_answer(
+    deliver: Service, store: DropStore, volume: Volume
+) -> None:
+    """Nothing stands in for the missing bytes, nothing is delivered, and what is left stays."""
+    drop = await make_ready_drop(store, volume, LARGE)
+    client = RawClient.get(deliver.port, f"/d/{drop.token}", receive_buffer=65536)
+    await asyncio.to_thread(client.read_body, 1000)
+    path = volume.path_of(volume.find(drop.drop_id)[0])
+    os.truncate(path, path.stat().st_size - len(LARGE) // 4)
+
+    await asyncio.to_thread(client.drain, 10)
+
+    body = client.received.partition(b"\r\n\r\n")[2]
+    assert len(body) <= len(LARGE) * 3 // 4
+    assert LARGE.startswith(body)
+    client.close()
+    record = await store.read(drop.drop_id)
+    assert record is not None
+    assert record.state is DropState.CLAIMED
+    assert path.exists()
+    assert deliver.status_of("/healthz") == 200
+
+
 async def test_pipelined_requests_on_one_connection_are_answered_in_order(
     deliver: Service, store: DropStore, volume: Volume
 ) -> None:
