@@ -38,8 +38,8 @@ format: $(VENV)/.dev ## Format the code and sort its imports
 	$(PY) -m ruff check --select I --fix $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-bench: $(VENV)/.dev ## Compare with nginx on this machine
-	@exec $(PY) bench/run.py $(ARGS)
+bench: $(VENV)/.bench ## Compare with nginx on this machine (ARGS="--quick download" chooses)
+	@exec $(PY) -m bench.run $(ARGS)
 
 up: .env ## Build the images and start the stack in Docker, behind one address
 	@sh deploy/up.sh
@@ -61,6 +61,7 @@ PIN := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 requirements: ## Pin requirements*.in again (needs uv)
 	$(PIN) requirements.in -o requirements.txt
 	$(PIN) --constraints requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(PIN) --constraints requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 
 install: $(VENV)/.dev ## Only make .venv, with all that development needs
 
@@ -81,6 +82,11 @@ $(VENV)/.dev: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+	@echo "installing requirements-bench.txt into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements-bench.txt
+	@touch $@
 
 $(VENV)/.made:
 	@found=; \
