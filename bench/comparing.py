@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results import Case, Run, Sample
+
+MIB = 2**20
 
 Contender = Callable[[], Sample]
 
@@ -29,24 +32,34 @@ class Bench:
     rounds: int
     quick: bool
 
-    def compare(self, case: Case, contenders: Mapping[str, Contender]) -> Case:
-        """Give every contender its turn, round by round, and keep what they yield."""
+    def compare(
+        self, case: Case, contenders: Mapping[str, Contender], *, rounds: int = 0, once: str = ""
+    ) -> None:
+        """Give every contender its turn, round by round, and keep what they yield.
+
+        Args:
+            case: Where it is kept.
+            contenders: In the order of their turns.
+            rounds: Fewer than are usual; 0: as many.
+            once: A contender that is too slow for more than the first round.
+        """
         self.run.cases.append(case)
-        for number in range(1, self.rounds + 1):
+        for number in range(1, min(rounds or self.rounds, self.rounds) + 1):
             for name, contender in contenders.items():
+                if name == once and number > 1:
+                    continue
                 began = time.monotonic()
                 sample = contender()
                 case.add(name, sample)
                 _say(case, name, number, sample, time.monotonic() - began)
-        return case
 
-    def payload(self, mib: int) -> Path:
-        """A file of so many MiB of noise, in the page cache; made once."""
-        path = self.folder / f"payload-{mib}"
-        if not path.exists():
-            with path.open("wb") as file, open("/dev/urandom", "rb") as noise:
-                for _ in range(mib):
-                    file.write(noise.read(2**20))
+    def payload(self, size: int) -> Path:
+        """A file of so many bytes of noise, on disk and in the page cache."""
+        path = self.folder / f"payload-{size}"
+        with path.open("wb") as file:
+            for start in range(0, size, MIB):
+                file.write(os.urandom(min(MIB, size - start)))
+        os.sync()
         return path
 
 

@@ -1,11 +1,11 @@
-"""The client for large downloads: one connection a URL, all at once, bytes thrown away.
+"""The client for large downloads: one connection a URL, so many at a time, bytes thrown away.
 
 The kernel frees what has come without copying it (MSG_TRUNC, tcp(7)), so that the client costs
 about 0.3 of a core. curl costs a whole one at eight connections and would be what is measured; the
 server's work would then move into the client's acknowledgements, and out of the server's account.
 
-A program of its own, so that its time is told apart: `python -m bench.drain SIZE`, URLs on standard
-input; prints JSON.
+A program of its own, so that its time is told apart: `python -m bench.drain SIZE CONNECTIONS`,
+URLs on standard input; prints JSON.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import select
 import socket
 import sys
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-_STEP_BYTES = 2**20
+# Larger steps let the kernel put off acknowledgements: a file of 1 MiB then takes 20 ms.
+_STEP_BYTES = 2**18
 _HEAD_BYTES = 16384
 _SILENCE_SECONDS = 60
 
@@ -28,26 +29,19 @@ def main() -> None:
     Raises:
         SystemExit: One was not answered with 200 and all of its bytes.
     """
-    size = int(sys.argv[1])
-    urls = [urlsplit(line) for line in sys.stdin.read().split()]
-    requests = [
-        (
-            url.hostname or "",
-            url.port or 80,
-            f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAccept: */*\r\n\r\n".encode(),
-        )
-        for url in urls
-    ]
-    began, cpu_before = time.monotonic(), time.process_time()
-    waiting: dict[int, _Answer] = {}
-    poll = select.epoll()
-    for host, port, request in requests:
-        answer = _Answer(socket.create_connection((host, port)), size)
-        answer.socket.sendall(request)
-        waiting[answer.socket.fileno()] = answer
-        poll.register(answer.socket.fileno(), select.EPOLLIN)
+    size, connections = int(sys.argv[1]), int(sys.argv[2])
+    requests = [_request(urlsplit(line)) for line in reversed(sys.stdin.read().split())]
     buffer = bytearray(_STEP_BYTES)
-    while waiting:
+    poll = select.epoll()
+    waiting: dict[int, _Answer] = {}
+    began, cpu_before = time.monotonic(), time.process_time()
+    while requests or waiting:
+        while requests and len(waiting) < connections:
+            address, request = requests.pop()
+            connected = socket.create_connection(address)
+            connected.sendall(request)
+            waiting[connected.fileno()] = _Answer(connected, size)
+            poll.register(connected.fileno(), select.EPOLLIN)
         events = poll.poll(_SILENCE_SECONDS)
         if not events:
             sys.exit(f"{len(waiting)} answers fell silent")
@@ -57,6 +51,11 @@ def main() -> None:
                 waiting.pop(fd).socket.close()
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu_before
     print(json.dumps({"seconds": seconds, "client_cpu_seconds": cpu}))
+
+
+def _request(url: SplitResult) -> tuple[tuple[str, int], bytes]:
+    head = f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAccept: */*\r\n\r\n"
+    return (url.hostname or "", url.port or 80), head.encode()
 
 
 class _Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _BLOCK = bytes(2**20)
@@ -19,3 +20,9 @@ def warm_memory(folder: Path, size: int) -> None:
         for _ in range(0, size, len(_BLOCK)):
             file.write(_BLOCK)
     path.unlink()
+
+
+def forget(path: Path) -> None:
+    """Take a file's pages out of memory; those that are not on disk yet stay."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

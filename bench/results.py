@@ -9,32 +9,41 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+RESULTS = "results.json"
+"""The file's name."""
+
 Sample = Mapping[str, float]
 """One contender in one round: metric to value."""
 
 
 class Metric(NamedTuple):
-    """How a number is called and written."""
+    """How a number is called, and whether its share of the baseline's says anything."""
 
     title: str
     unit: str
-    decimals: int
+    shared: bool = True
 
 
 METRICS = {
-    "mib_per_s": Metric("throughput", "MiB/s", 0),
-    "requests_per_s": Metric("rate", "1/s", 0),
-    "seconds": Metric("time", "s", 2),
-    "p50_ms": Metric("p50", "ms", 2),
-    "p99_ms": Metric("p99", "ms", 2),
-    "worst_ms": Metric("worst", "ms", 1),
-    "cpu_s_per_gib": Metric("server CPU", "s/GiB", 3),
-    "cpu_s_per_1000": Metric("server CPU", "s/1000", 3),
-    "valkey_s_per_1000": Metric("of it valkey", "s/1000", 3),
-    "peak_mib": Metric("peak memory", "MiB", 0),
-    "above_base_mib": Metric("memory above base", "MiB", 0),
-    "takes_per_sync": Metric("takes per fsync", "", 1),
-    "client_cpu": Metric("client CPU", "cores", 2),
+    "mib_per_s": Metric("throughput", "MiB/s"),
+    "requests_per_s": Metric("rate", "1/s"),
+    "seconds": Metric("time", "s"),
+    "ms_per_file": Metric("time a file", "ms"),
+    "p50_ms": Metric("p50", "ms", shared=False),
+    "p99_ms": Metric("p99", "ms", shared=False),
+    "worst_ms": Metric("worst", "ms", shared=False),
+    "ping_p99_ms": Metric("valkey's ping p99", "ms", shared=False),
+    "ping_worst_ms": Metric("valkey's worst ping", "ms", shared=False),
+    "cpu_s_per_gib": Metric("server CPU", "s/GiB"),
+    "cpu_ms_per_file": Metric("server CPU a file", "ms"),
+    "cpu_s_per_1000": Metric("server CPU", "s/1000"),
+    "cpu_s": Metric("server CPU", "s"),
+    "valkey_s_per_1000": Metric("of it valkey", "s/1000", shared=False),
+    "peak_mib": Metric("peak memory", "MiB", shared=False),
+    "above_base_mib": Metric("memory above base", "MiB", shared=False),
+    "takes_per_sync": Metric("takes per fsync", "", shared=False),
+    "client_cores": Metric("client CPU", "cores", shared=False),
+    "other_cores": Metric("other CPU", "cores", shared=False),
 }
 """Every metric there is, in the order of the tables' columns."""
 
@@ -60,6 +69,7 @@ class Case:
         part: The part of the bench it belongs to.
         name: What is done, e.g. `8 connections, 256 MiB each`.
         baseline: The contender that the others are divided by; empty: no ratios.
+        series, point: Where it is one of several that differ in one thing: what differs, and how.
         values: Contender to metric to one value a round.
         skipped: Contender to why it was not measured.
     """
@@ -67,6 +77,8 @@ class Case:
     part: str
     name: str
     baseline: str = "nginx"
+    series: str = ""
+    point: str = ""
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 

@@ -9,17 +9,26 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import machine, tables
+from bench import machine, plots, tables
 from bench.comparing import Bench
-from bench.parts import claims, download, upload
-from bench.results import Run
+from bench.parts import claims, download, latency, size, sweep, upload, workers
+from bench.results import RESULTS, Run
 from bench.servers import BenchError
 from bench.tools import require_tools
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"download": download, "upload": upload, "claims": claims}
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "download": download.measure,
+    "upload": upload.measure,
+    "claims": claims.measure,
+    "latency": latency.measure,
+    "sweep": sweep.measure,
+    "size": size.measure,
+    "workers": workers.measure,
+}
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
 
@@ -39,7 +48,7 @@ def main() -> int:
             sys.stderr.write(f"{part}\n")
             place = folder / part
             place.mkdir()
-            PARTS[part].measure(Bench(place, run, arguments.rounds, arguments.quick))
+            PARTS[part](Bench(place, run, arguments.rounds, arguments.quick))
             shutil.rmtree(place)
             sys.stderr.write(f"{part}: {time.monotonic() - began:.0f} s\n")
     except KeyboardInterrupt:
@@ -52,7 +61,9 @@ def main() -> int:
         shutil.rmtree(folder)
     print(tables.text(run))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run.save(arguments.out / "results.json")
+    run.save(arguments.out / RESULTS)
+    written = [arguments.out / RESULTS, *plots.draw(run, arguments.out)]
+    print(f"\nwritten: {', '.join(os.path.relpath(path) for path in written)}")
     return 0
 
 

@@ -7,12 +7,13 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import redis
 
-from oncedrop_common.blob_header import BlobHeader, pack
+from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader, pack
 from oncedrop_common.drops import DropId, DropMeta
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys, scripts
@@ -23,6 +24,7 @@ from oncedrop_common.volume import FoundFile, Place, Volume
 
 _TTL_MS = 24 * 3600 * 1000
 _BATCH = 1000
+_POOL_BATCH = 5000
 _COPY_BYTES = 16 * 2**20
 _TOMBSTONE_SECONDS: int = Settings.model_fields["tombstone_seconds"].default
 
@@ -94,6 +96,30 @@ def small_drops(volume: Volume, client: redis.Redis, count: int, data: bytes) ->
     return tokens
 
 
+def many_drops(volume: Volume, redis_url: str, count: int, size: int) -> None:
+    """So many ready drops whose bodies are zeros that take no space; on disk when this returns."""
+    with ProcessPoolExecutor() as processes:
+        batches = range(0, count, _POOL_BATCH)
+        tasks = [
+            processes.submit(_sparse_drops, volume, redis_url, min(_POOL_BATCH, count - n), size)
+            for n in batches
+        ]
+        for task in tasks:
+            task.result()
+    os.sync()
+
+
+def _sparse_drops(volume: Volume, redis_url: str, count: int, size: int) -> None:
+    body = Body.of(bytes(size))
+    with redis_client(redis_url) as client:
+        drops = [_new_drop(body) for _ in range(count)]
+        for drop in drops:
+            with _blob_file(volume, drop) as fd:
+                os.write(fd, pack(BlobHeader(drop.drop_id, drop.meta)).rstrip(b"\0"))
+                os.ftruncate(fd, HEADER_BYTES + size)
+        commit_records(client, drops)
+
+
 def large_drops(volume: Volume, client: redis.Redis, count: int, source: Path) -> list[str]:
     """So many ready drops that hold this file; on disk when this returns.
 
@@ -112,6 +138,11 @@ def large_drops(volume: Volume, client: redis.Redis, count: int, source: Path) -
     return [drop.token for drop in drops]
 
 
+def blob_path(volume: Volume, token: str) -> Path:
+    """Where the ready drop of this token lies."""
+    return volume.path_of(FoundFile(Place.BLOBS, drop_id_of(token), None, 0, 0))
+
+
 def records_only(client: redis.Redis, count: int, size: int) -> list[DropId]:
     """Records of drops whose files nobody will look for.
 
@@ -126,8 +157,9 @@ def records_only(client: redis.Redis, count: int, size: int) -> list[DropId]:
 
 @contextlib.contextmanager
 def _blob_file(volume: Volume, drop: _Drop) -> Iterator[int]:
-    path = volume.path_of(FoundFile(Place.BLOBS, drop.drop_id, None, 0, 0))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(
+        blob_path(volume, drop.token), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+    )
     try:
         yield fd
     finally:

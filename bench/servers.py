@@ -20,6 +20,7 @@ _STOP_SECONDS = 30
 _POLL_SECONDS = 0.02
 # clear_refs: 5 sets VmHWM back to what is resident now (proc(5)).
 _RESET_PEAK = "5"
+_CPUCLOCK_SCHED = 2
 
 
 class BenchError(Exception):
@@ -49,8 +50,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """User and system time of all of its processes so far."""
-        times = [process.cpu_times() for process in self.processes()]
-        return sum(t.user + t.system for t in times)
+        return sum(time.clock_gettime(_cpu_clock(process.pid)) for process in self.processes())
 
     def reset_peak(self) -> None:
         """Forget how much memory it has used at most."""
@@ -59,14 +59,20 @@ class Server:
 
     def peak_bytes(self) -> int:
         """Most resident memory since reset_peak, summed over those that serve."""
-        return sum(_status_bytes(process.pid, "VmHWM") for process in self.serving())
+        return sum(status_bytes(process.pid, "VmHWM") for process in self.serving())
 
     def resident_bytes(self) -> int:
         """Resident memory now, summed over those that serve."""
-        return sum(_status_bytes(process.pid, "VmRSS") for process in self.serving())
+        return sum(status_bytes(process.pid, "VmRSS") for process in self.serving())
 
 
-def _status_bytes(pid: int, field: str) -> int:
+def _cpu_clock(pid: int) -> int:
+    """A process' CPU clock, in nanoseconds, as clock_getcpuclockid(3) makes it on Linux."""
+    return (~pid << 3) | _CPUCLOCK_SCHED
+
+
+def status_bytes(pid: int, field: str) -> int:
+    """A size in /proc/<pid>/status."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -81,10 +87,13 @@ class Usage:
     Attributes:
         cpu_seconds: User and system time of all of their processes.
         peak_bytes: Most resident memory of the first server's serving processes.
+        other_cores: Cores that programs kept busy that are neither these servers nor clients of
+            ours: what the numbers are disturbed by.
     """
 
     cpu_seconds: float = 0
     peak_bytes: int = 0
+    other_cores: float = 0
 
 
 @contextlib.contextmanager
@@ -92,10 +101,24 @@ def watched(*servers: Server) -> Iterator[Usage]:
     """Measure servers during the block; the first is the one whose memory is asked for."""
     usage = Usage()
     servers[0].reset_peak()
-    before = sum(server.cpu_seconds() for server in servers)
+    servers_before, others_before = _cpu_seconds(servers)
+    began = time.monotonic()
     yield usage
-    usage.cpu_seconds = sum(server.cpu_seconds() for server in servers) - before
+    seconds = time.monotonic() - began
+    servers_after, others_after = _cpu_seconds(servers)
+    usage.cpu_seconds = servers_after - servers_before
     usage.peak_bytes = servers[0].peak_bytes()
+    usage.other_cores = max(0, others_after - others_before) / seconds
+
+
+def _cpu_seconds(servers: Sequence[Server]) -> tuple[float, float]:
+    """Of these servers, and of everything that is neither of them nor of ours."""
+    of_servers = sum(server.cpu_seconds() for server in servers)
+    machine = psutil.cpu_times()
+    idle = machine.idle + machine.iowait
+    ours = os.times()
+    busy = sum(machine[: machine._fields.index("steal") + 1]) - idle
+    return of_servers, busy - of_servers - sum(ours[:4])
 
 
 @contextlib.contextmanager

@@ -13,13 +13,15 @@ import redis
 
 from bench import load
 from bench.comparing import Bench, Contender
+from bench.floors import NO_SYNC, STATIC, USUAL_ONCE
 from bench.metrics import counter
 from bench.nginx import running_nginx
 from bench.results import Case, Sample
 from bench.seeding import records_only, redis_client, small_drops
-from bench.servers import BenchError, Server, watched
+from bench.servers import BenchError, Server, Usage, watched
 from bench.stack import Stack, missing_settings, running_stack
 from bench.starlette_app import running_usual
+from bench.transfers import wait_until_gone
 from bench.usual import KEY
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys, scripts
@@ -27,8 +29,7 @@ from oncedrop_common.tokens import claim_hash, mint
 
 CONNECTIONS = 32
 BODY_BYTES = 1024
-NO_SYNC = "oncedrop, claim fsync off"
-_SETTLE_SECONDS = 5
+
 _SYNCS = "oncedrop_claimed_syncs_total"
 _FIRST_GUESS_PER_SECOND = 4000
 _LEASE_SECONDS: int = Settings.model_fields["claim_lease_seconds"].default
@@ -36,7 +37,7 @@ _LEASE_SECONDS: int = Settings.model_fields["claim_lease_seconds"].default
 
 def measure(bench: Bench) -> None:
     """Compare with nginx's static file, the claim script alone, and WATCH/MULTI."""
-    seconds = 2 if bench.quick else 4
+    seconds = 1 if bench.quick else 4
     with (
         running_nginx(bench.folder / "nginx") as nginx,
         running_stack(bench.folder / "stack") as stack,
@@ -48,11 +49,11 @@ def measure(bench: Bench) -> None:
         (nginx.root / "small").write_bytes(body)
         case = Case("claims", f"{CONNECTIONS} connections, {BODY_BYTES // 1024} KiB")
         contenders: dict[str, Contender] = {
-            "nginx, static": partial(
+            STATIC: partial(
                 static_rate, nginx.server, "/small", seconds=seconds, folder=bench.folder
             ),
         }
-        case.baseline = "nginx, static"
+        case.baseline = STATIC
         missing = missing_settings("claim_fsync")
         if missing:
             case.skipped[NO_SYNC] = missing
@@ -61,11 +62,11 @@ def measure(bench: Bench) -> None:
                 stack, stack.start("deliver", claim_fsync=0), body, seconds=seconds
             )
         contenders["oncedrop"] = OnceRate(stack, stack.deliver, body, seconds=seconds)
-        contenders["WATCH/MULTI, os.remove"] = OnceRate(
+        contenders[USUAL_ONCE] = OnceRate(
             stack, usual, body, seconds=seconds, make=partial(_usual_files, client, bench.folder)
         )
         contenders["claim script alone"] = partial(
-            _script_alone, stack, client, 20_000 if bench.quick else 60_000
+            _script_alone, stack, client, 10_000 if bench.quick else 60_000
         )
         bench.compare(case, contenders)
 
@@ -78,15 +79,18 @@ def static_rate(
         seen = load.each_once(
             server.url, [path] * 1000, connections=connections, seconds=seconds, folder=folder
         )
-    return {**_seen(seen), "cpu_s_per_1000": usage.cpu_seconds / seen.requests * 1000}
+    return _seen(seen, usage)
 
 
-def _seen(seen: load.Load) -> dict[str, float]:
+def _seen(seen: load.Load, usage: Usage) -> dict[str, float]:
     return {
-        "requests_per_s": seen.requests_per_s,
-        "p50_ms": seen.latencies_ms[50],
-        "p99_ms": seen.latencies_ms[99],
-        "client_cpu": seen.client_cpu,
+        "requests_per_s": seen.requests / seen.seconds,
+        "p50_ms": seen.p50_ms,
+        "p99_ms": seen.p99_ms,
+        "cpu_s_per_1000": usage.cpu_seconds / seen.requests * 1000,
+        "peak_mib": usage.peak_bytes / 2**20,
+        "client_cores": seen.client_cpu_seconds / seen.seconds,
+        "other_cores": usage.other_cores,
     }
 
 
@@ -133,7 +137,7 @@ class OnceRate:
             self._rate *= 2
 
     def _round(self) -> Sample | None:
-        files_before = self._files_held()
+        files_before = len(os.listdir(self._stack.volume.claimed_folder))
         syncs_before = counter(self._server.url, _SYNCS)
         valkey_before = self._stack.valkey.cpu_seconds()
         with watched(self._server, self._stack.valkey) as usage:
@@ -145,32 +149,20 @@ class OnceRate:
                 folder=self._stack.folder,
             )
             # What was under way when the client left stays claimed until its lease ends.
-            self._settle(files_before + CONNECTIONS)
+            wait_until_gone(self._stack, files_before + CONNECTIONS)
         valkey_seconds = self._stack.valkey.cpu_seconds() - valkey_before
         del self._fresh[: seen.used]
         if seen.exhausted:
             return None
-        self._rate = seen.requests_per_s
+        self._rate = seen.requests / seen.seconds
         sample = {
-            **_seen(seen),
-            "cpu_s_per_1000": usage.cpu_seconds / seen.requests * 1000,
+            **_seen(seen, usage),
             "valkey_s_per_1000": valkey_seconds / seen.requests * 1000,
-            "peak_mib": usage.peak_bytes / 2**20,
         }
         syncs = counter(self._server.url, _SYNCS)
         if syncs and syncs_before is not None:
             sample["takes_per_sync"] = seen.requests / (syncs - syncs_before)
         return sample
-
-    def _files_held(self) -> int:
-        return sum(1 for _ in os.scandir(self._stack.volume.claimed_folder))
-
-    def _settle(self, most: int) -> None:
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while self._files_held() > most:
-            if time.monotonic() > deadline:
-                raise BenchError("files of delivered drops are still there")
-            time.sleep(0.01)
 
 
 def _usual_files(client: redis.Redis, folder: Path, count: int, body: bytes) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from bench.comparing import Bench
+from bench.comparing import MIB, Bench
 from bench.nginx import running_nginx
 from bench.results import Case
 from bench.stack import running_stack
@@ -16,7 +16,7 @@ from bench.transfers import download_once, download_static
 def measure(bench: Bench) -> None:
     """Compare with nginx's sendfile and with Starlette's FileResponse."""
     mib = 64 if bench.quick else 256
-    payload = bench.payload(mib)
+    payload = bench.payload(mib * MIB)
     with (
         running_nginx(bench.folder / "nginx") as nginx,
         running_stack(bench.folder / "stack") as stack,
@@ -27,8 +27,12 @@ def measure(bench: Bench) -> None:
         for folder in (nginx.root, bench.folder / "usual"):
             os.link(payload, folder / "file")
         for connections in (1, 8):
-            static = partial(download_static, size=mib * 2**20, connections=connections)
-            once = partial(download_once, stack, source=payload, connections=connections)
+            static = partial(
+                download_static, size=mib * MIB, count=connections, connections=connections
+            )
+            once = partial(
+                download_once, stack, source=payload, count=connections, connections=connections
+            )
             bench.compare(
                 Case("download", f"{connections} × {mib} MiB"),
                 {
