@@ -47,8 +47,8 @@ messages: $(VENV)/.dev ## Bring the catalogs of the pages' languages up to date 
 screenshots: $(VENV)/.dev ## Take docs/screenshots again (needs chromium)
 	SCREENSHOTS_DIR=docs/screenshots $(PY) -m pytest -q tests/browser/test_screenshots.py
 
-bench: $(VENV)/.dev ## Compare with nginx on this machine
-	@exec $(PY) bench/run.py $(ARGS)
+bench: $(VENV)/.bench ## Compare with nginx on this machine (ARGS="--quick download" chooses)
+	@exec $(PY) -m bench.run $(ARGS)
 
 up: .env ## Build the images and start the stack in Docker, behind one address
 	@sh deploy/up.sh
@@ -70,6 +70,7 @@ PIN := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 requirements: ## Pin requirements*.in again (needs uv)
 	$(PIN) requirements.in -o requirements.txt
 	$(PIN) --constraints requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(PIN) --constraints requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 
 install: $(VENV)/.dev ## Only make .venv, with all that development needs
 
@@ -90,6 +91,11 @@ $(VENV)/.dev: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml) $(VENV)/.made
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+	@echo "installing requirements-bench.txt into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements-bench.txt
+	@touch $@
 
 $(VENV)/.made:
 	@found=; \

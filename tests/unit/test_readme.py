@@ -57,7 +57,7 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
 def test_the_readme_says_why_each_dependency_is_there() -> None:
     explained = README.partition("## Why each dependency")[2].partition("\n## ")[0]
     told = {name for row in _ROW.findall(explained) for name in _NAME.findall(row)}
-    files = [ROOT / "requirements.in", ROOT / "requirements-dev.in"]
+    files = ROOT.glob("requirements*.in")
     needed = {name for file in files for name in _REQUIREMENT.findall(file.read_text())}
 
     assert needed

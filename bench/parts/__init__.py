@@ -1,0 +1,1 @@
+"""The comparisons, one module each; every module has `measure(bench)`."""

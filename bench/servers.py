@@ -1,0 +1,188 @@
+"""Server processes: started, watched, ended with the block that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+START_SECONDS = 120
+_STOP_SECONDS = 30
+_POLL_SECONDS = 0.02
+# clear_refs: 5 sets VmHWM back to what is resident now (proc(5)).
+_RESET_PEAK = "5"
+_CPUCLOCK_SCHED = 2
+
+
+class BenchError(Exception):
+    """The comparison cannot go on; the message says what to do."""
+
+
+class Server:
+    """A server and its worker processes.
+
+    Attributes:
+        name: As shown when it fails.
+        url: Where it answers; empty when it does not speak HTTP.
+    """
+
+    def __init__(self, name: str, url: str, process: subprocess.Popen[bytes]) -> None:
+        self.name = name
+        self.url = url
+        self._process = psutil.Process(process.pid)
+
+    def processes(self) -> list[psutil.Process]:
+        """The process that was started and all below it."""
+        return [self._process, *self._process.children(recursive=True)]
+
+    def serving(self) -> list[psutil.Process]:
+        """Those that serve: the workers where there are any."""
+        return self._process.children(recursive=True) or [self._process]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all of its processes so far."""
+        return sum(time.clock_gettime(_cpu_clock(process.pid)) for process in self.processes())
+
+    def reset_peak(self) -> None:
+        """Forget how much memory it has used at most."""
+        for process in self.serving():
+            Path(f"/proc/{process.pid}/clear_refs").write_text(_RESET_PEAK)
+
+    def peak_bytes(self) -> int:
+        """Most resident memory since reset_peak, summed over those that serve."""
+        return sum(status_bytes(process.pid, "VmHWM") for process in self.serving())
+
+    def resident_bytes(self) -> int:
+        """Resident memory now, summed over those that serve."""
+        return sum(status_bytes(process.pid, "VmRSS") for process in self.serving())
+
+
+def _cpu_clock(pid: int) -> int:
+    """A process' CPU clock, in nanoseconds, as clock_getcpuclockid(3) makes it on Linux."""
+    return (~pid << 3) | _CPUCLOCK_SCHED
+
+
+def status_bytes(pid: int, field: str) -> int:
+    """A size in /proc/<pid>/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise BenchError(f"/proc/{pid}/status has no {field}")
+
+
+@dataclass
+class Usage:
+    """What servers used while they were watched.
+
+    Attributes:
+        cpu_seconds: User and system time of all of their processes.
+        peak_bytes: Most resident memory of the first server's serving processes.
+        other_cores: Cores that programs kept busy that are neither these servers nor clients of
+            ours: what the numbers are disturbed by.
+    """
+
+    cpu_seconds: float = 0
+    peak_bytes: int = 0
+    other_cores: float = 0
+
+
+@contextlib.contextmanager
+def watched(*servers: Server) -> Iterator[Usage]:
+    """Measure servers during the block; the first is the one whose memory is asked for."""
+    usage = Usage()
+    servers[0].reset_peak()
+    servers_before, others_before = _cpu_seconds(servers)
+    began = time.monotonic()
+    yield usage
+    seconds = time.monotonic() - began
+    servers_after, others_after = _cpu_seconds(servers)
+    usage.cpu_seconds = servers_after - servers_before
+    usage.peak_bytes = servers[0].peak_bytes()
+    usage.other_cores = max(0, others_after - others_before) / seconds
+
+
+def _cpu_seconds(servers: Sequence[Server]) -> tuple[float, float]:
+    """Of these servers, and of everything that is neither of them nor of ours."""
+    of_servers = sum(server.cpu_seconds() for server in servers)
+    machine = psutil.cpu_times()
+    idle = machine.idle + machine.iowait
+    ours = os.times()
+    busy = sum(machine[: machine._fields.index("steal") + 1]) - idle
+    return of_servers, busy - of_servers - sum(ours[:4])
+
+
+@contextlib.contextmanager
+def running(
+    name: str,
+    command: Sequence[str | Path],
+    log: Path,
+    ready: Callable[[], bool],
+    *,
+    url: str = "",
+    environment: Mapping[str, str] | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Iterator[Server]:
+    """A server that is ready; ended with the block, Ctrl-C included.
+
+    Args:
+        name: For messages.
+        command: What to run.
+        log: Where its output goes.
+        ready: Whether it can do its work.
+        url: Where it answers.
+        environment: All of its environment; None: ours.
+        stop_signal: What ends it in an orderly way.
+
+    Raises:
+        BenchError: It ended, or was not ready in time.
+    """
+    with log.open("ab") as output:
+        # A session of its own: the terminal's Ctrl-C is for us, and we end it.
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=None if environment is None else dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+                raise BenchError(f"{name} did not start:\n{tail}")
+            time.sleep(_POLL_SECONDS)
+        yield Server(name, url, process)
+    finally:
+        _end(process, stop_signal)
+
+
+def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+    if process.poll() is None:
+        process.send_signal(stop_signal)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    # Whatever of its session is left, a worker whose parent is gone included.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(_STOP_SECONDS)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of this URL is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - http on loopback
+            return int(response.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False
