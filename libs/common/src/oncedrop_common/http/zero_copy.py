@@ -62,7 +62,7 @@ _BYTES_ACKED_AT = 120
 _BYTES_ACKED = struct.Struct("=Q")
 _FLUSH_STEP_SECONDS = 0.001
 _FLUSH_MOST_SECONDS = 0.02
-_STEP_BYTES = 256 * 1024
+_STEP_BYTES = 1024 * 1024
 # Shorter rests are not worth a fresh parser.
 _DIRECT_LEAST_BYTES = 256 * 1024
 _RECEIVE_BYTES = 256 * 1024
