@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,9 @@ from support.stack import ADMIN_TOKEN, Stack, running_stack
 from support.valkey import (
     admin,
     leaks,
+    let_leases_pass,
     let_time_pass,
+    make_older,
     make_ready_drop,
     make_store,
     record_fields,
@@ -281,19 +282,11 @@ class World:
         async def work(store: DropStore) -> None:
             if expiry:
                 await let_time_pass(store, drop_id, seconds)
-                return
-            before = await record_fields(store, drop_id)
-            await let_time_pass(store, drop_id, seconds)
-            # The header on the disk has these, and must go on agreeing.
-            await set_fields(
-                store, drop_id, {n: before[n] for n in ("created_ms", "expires_ms") if n in before}
-            )
+                make_older(self.volume, drop_id, seconds)
+            else:
+                await let_leases_pass(store, self.volume, drop_id, seconds)
 
         self.with_store(work)
-        for found in self.volume.find(drop_id):
-            path = self.volume.path_of(found)
-            modified = path.stat().st_mtime - seconds
-            os.utime(path, (modified, modified))
 
     def write(self, drop_id: DropId, **fields: str) -> None:
         """Have these fields in the record."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.tokens import claim_hash, drop_id, mint, owner_hash
 from oncedrop_common.volume import Volume
 from support.crashes import GRACE_SECONDS, LEASE_SECONDS
-from support.valkey import let_time_pass, make_ready_drop, meta_for, write_blob
+from support.valkey import let_time_pass, make_older, make_ready_drop, meta_for, write_blob
 
 _READY = "ready; blobs/"
 _CLAIMED = "claimed; claimed/"
@@ -164,8 +163,5 @@ class EveryKind:
 
     async def _aged(self, wanted: DropId, seconds: float) -> DropId:
         await let_time_pass(self._store, wanted, seconds)
-        for found in self._volume.find(wanted):
-            path = self._volume.path_of(found)
-            modified = path.stat().st_mtime - seconds
-            os.utime(path, (modified, modified))
+        make_older(self._volume, wanted, seconds)
         return wanted
