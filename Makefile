@@ -9,7 +9,7 @@ CODE := libs services cli tests deploy $(if $(wildcard bench/*.py),bench)
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format types unit messages screenshots bench up down requirements install clean
+.PHONY: help run test faults check lint format types unit messages screenshots bench up down requirements install clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,11 @@ run: $(VENV)/.run ## Start the whole stack here (Ctrl-C stops it; WORKERS=2: two
 
 test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
 	@exec $(PY) -m pytest $(ARGS)
+
+# LONG=1 looks longer; SEED= repeats a run that printed it.
+faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, SEED=, ARGS=)
+	FAULTS_LONG=$(LONG) FAULTS_SEED=$(SEED) $(PY) -m pytest tests/faults $(ARGS)
+	PYTHONPATH=tests $(PY) -m support.crash_cases
 
 check: lint types unit ## Quick checks without Docker: lint, types, layers, unit tests
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Self
@@ -39,6 +39,10 @@ def free_port() -> int:
         return port
 
 
+def _names(settings: Mapping[str, str | int]) -> dict[str, str]:
+    return {f"ONCEDROP_{key.upper()}": str(value) for key, value in settings.items()}
+
+
 class Service:
     """One service as a process of its own."""
 
@@ -54,24 +58,25 @@ class Service:
             "ONCEDROP_REDIS_URL": redis_url,
             "ONCEDROP_VOLUME_DIR": str(volume_dir),
             f"ONCEDROP_{name.upper()}_PORT": str(self.port),
-            **{f"ONCEDROP_{key.upper()}": str(value) for key, value in settings.items()},
+            **_names(settings),
         }
-        self.process = self._spawn()
+        self.process = self._spawn({})
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, settings: Mapping[str, str | int]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", f"oncedrop_{self.name}"],
-                env=self._environment,
+                env={**self._environment, **_names(settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
 
-    def start(self) -> None:
-        """Start it again, on the same port."""
-        self.process = self._spawn()
-        self.wait_ready()
+    def start(self, *, wait: bool = True, **settings: str | int) -> None:
+        """Start it again, on the same port; settings are for this run only."""
+        self.process = self._spawn(settings)
+        if wait:
+            self.wait_ready()
 
     def wait_ready(self) -> None:
         """Wait until it can do its work."""

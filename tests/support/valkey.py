@@ -34,6 +34,7 @@ START_SECONDS = 20
 # Long enough for a slow machine to finish a test in; `let_time_pass` makes them lapse.
 TEST_LEASES = Leases(upload=30, claim=30, claim_max=300, linger=0, tombstone=1000)
 TTL_SECONDS = 600
+_LIFE = {"created_ms", "expires_ms"}
 
 
 # The server.
@@ -215,6 +216,28 @@ async def let_time_pass(store: DropStore, drop_id: DropId, seconds: float) -> No
         elif field.endswith("_ms") or field.startswith("lapsed:"):
             aged[field] = str(int(value) - past_ms)
     await set_fields(store, drop_id, aged)
+
+
+async def let_leases_pass(
+    store: DropStore, volume: Volume, drop_id: DropId, seconds: float
+) -> None:
+    """As let_time_pass, but the drop's life is as long as before: its header says how long.
+
+    Its files become older, too.
+    """
+    before = await record_fields(store, drop_id)
+    await let_time_pass(store, drop_id, seconds)
+    life = {name: value for name, value in before.items() if name in _LIFE}
+    await set_fields(store, drop_id, life)
+    make_older(volume, drop_id, seconds)
+
+
+def make_older(volume: Volume, drop_id: DropId, seconds: float) -> None:
+    """Make this drop's files as old as if they had not been touched for so long."""
+    for found in volume.find(drop_id):
+        path = volume.path_of(found)
+        at = path.stat().st_mtime - seconds
+        os.utime(path, (at, at))
 
 
 async def record_fields(store: DropStore, drop_id: DropId) -> dict[str, str]:

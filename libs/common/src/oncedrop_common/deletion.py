@@ -36,6 +36,9 @@ def _unlink_all(volume: Volume, drop_id: DropId) -> int:
     for _ in range(_TRIES):
         freed += volume.unlink(drop_id)
         if not volume.find(drop_id):
+            # Whoever asked is told that it is gone: no power cut may bring it back, whatever
+            # Redis has lost by then.
+            volume.sync_unlinked(drop_id)
             return freed
     raise VolumeUnavailable("The file could not be removed yet.")
 

@@ -124,17 +124,23 @@ class Volume(Ground):
     def give_back(self, drop_id: DropId, claim_hash: ClaimHash) -> bool:
         """Move a claimant's file back to blobs/.
 
+        When this returns True, a power cut cannot put it under the claim again, with which it
+        would be burnt if Redis lost what it knew.
+
         Returns:
             Whether this call moved it.
 
         Raises:
-            VolumeUnavailable: The volume fails.
+            VolumeUnavailable: The volume fails; the file may have been moved.
         """
+        target = self._real_blob_path(drop_id)
         try:
             with translated():
-                self._claimed_path(drop_id, claim_hash).rename(self._real_blob_path(drop_id))
+                self._claimed_path(drop_id, claim_hash).rename(target)
         except FileNotFoundError:
             return False
+        with must_exist():
+            fsync_folder(target.parent)
         return True
 
     def sync_claimed(self) -> None:
@@ -247,6 +253,17 @@ class Volume(Ground):
             VolumeUnavailable: A file could not be removed.
         """
         return sum(self.unlink_found(found) for found in self.find(drop_id))
+
+    def sync_unlinked(self, drop_id: DropId) -> None:
+        """Make the removal of this drop's files survive a power cut.
+
+        Raises:
+            VolumeUnavailable: The volume fails.
+        """
+        with must_exist():
+            for path in (self._part_path(drop_id), self._blob_path(drop_id)):
+                fsync_folder(path.parent)
+            fsync_folder(self.claimed_folder)
 
     def unlink_claimed(self, drop_id: DropId, claim_hash: ClaimHash) -> int:
         """Remove the file this claimant took.
