@@ -14,7 +14,7 @@ from support.crashes import LEASE_SECONDS, Story, Visit, World, visit
 from support.services import RawClient
 from support.waiting import wait_until
 
-BODY = bytes(range(256)) * 8 * 1024
+BODY = bytes(range(256)) * 16 * 1024
 """2 MiB: more than one step of sendfile."""
 LARGE = bytes(range(256)) * 32 * 1024
 """8 MiB: more than sockets hold."""

@@ -200,7 +200,7 @@ class World:
             if names:
                 redis.delete(*names)
         for path in self.stack.files():
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._bystander = self.with_store(lambda store: make_ready_drop(store, self.volume))
 
     # Drops.
