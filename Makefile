@@ -5,14 +5,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SERVER_PACKAGES := libs/common services/ingest services/deliver services/janitor
 PACKAGES := $(SERVER_PACKAGES) cli
-CODE := libs services cli tests deploy $(if $(wildcard bench/*.py),bench)
+CODE := libs services cli tests deploy bench
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults check lint format types unit messages screenshots bench up down requirements install clean
+.PHONY: help run test faults check lint format types unit messages screenshots bench bench-docs up down requirements install clean
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.run ## Start the whole stack here (Ctrl-C stops it; WORKERS=2: two processes each)
 	@exec env $(if $(WORKERS),ONCEDROP_WORKERS=$(WORKERS)) $(PY) -m oncedrop_common.embedded
@@ -55,6 +55,9 @@ screenshots: $(VENV)/.dev ## Take docs/screenshots again (needs chromium)
 bench: $(VENV)/.bench ## Compare with nginx on this machine (ARGS="--quick download" chooses)
 	@exec $(PY) -m bench.run $(ARGS)
 
+bench-docs: $(VENV)/.bench ## Put the last run's tables and plots into docs/
+	@exec $(PY) -m bench.document
+
 up: .env ## Build the images and start the stack in Docker, behind one address
 	@sh deploy/up.sh
 	@docker compose ps
@@ -81,7 +84,7 @@ install: $(VENV)/.dev ## Only make .venv, with all that development needs
 
 clean: ## Remove .venv and caches; data/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find libs services cli tests -name __pycache__ -prune -exec rm -rf {} +
+	find libs services cli tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps say which pins .venv was made from, so that a second run needs no network.
 

@@ -39,6 +39,9 @@ def main() -> int:
         sys.stderr.write("no results: make bench first\n")
         return 1
     run = Run.load(results)
+    if run.failed:
+        sys.stderr.write(f"parts failed: {', '.join(run.failed)}\n")
+        return 1
     shutil.copyfile(results, KEPT)
     PICTURES.mkdir(exist_ok=True)
     for picture in _OUT.glob("*.png"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +88,6 @@ def running_nginx(folder: Path, *, workers: int = 1) -> Iterator[Nginx]:
         folder / "log",
         lambda: answers(f"{url}/ready"),
         url=url,
-        stop_signal=signal.SIGTERM,
+        workers_serve=True,
     ) as server:
         yield Nginx(server, folder / "root")

@@ -107,6 +107,8 @@ def _growth(run: Run) -> Any:
             medians = {point: spread.median for point, spread in spreads.items() if spread}
             axis.plot(list(medians), list(medians.values()), "o-", color=colour, label=who)
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter("")
         axis.set_title(title, loc="left", fontsize=10)
         axis.tick_params(axis="x", rotation=45)
     axes[0][0].set_ylabel("MiB/s")

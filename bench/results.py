@@ -35,6 +35,7 @@ METRICS = {
     "ping_p99_ms": Metric("valkey's ping p99", "ms", shared=False),
     "ping_worst_ms": Metric("valkey's worst ping", "ms", shared=False),
     "cpu_s_per_gib": Metric("server CPU", "s/GiB"),
+    "both_cpu_s_per_gib": Metric("CPU of both ends", "s/GiB"),
     "cpu_ms_per_file": Metric("server CPU a file", "ms"),
     "cpu_s_per_1000": Metric("server CPU", "s/1000"),
     "cpu_s": Metric("server CPU", "s"),
@@ -115,12 +116,14 @@ class Run:
         settings: How it was run: rounds, quick or full.
         cases: In the order in which they were measured.
         skipped: Part to why it was not measured.
+        failed: Part to what went wrong in it.
     """
 
     machine: dict[str, str]
     settings: dict[str, str]
     cases: list[Case] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

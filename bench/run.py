@@ -44,13 +44,7 @@ def main() -> int:
         require_tools()
         run = Run(machine.describe(folder), _settings(arguments))
         for part in arguments.parts:
-            began = time.monotonic()
-            sys.stderr.write(f"{part}\n")
-            place = folder / part
-            place.mkdir()
-            PARTS[part](Bench(place, run, arguments.rounds, arguments.quick))
-            shutil.rmtree(place)
-            sys.stderr.write(f"{part}: {time.monotonic() - began:.0f} s\n")
+            _measure(part, Bench(folder / part, run, arguments.rounds, arguments.quick))
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 128 + signal.SIGINT
@@ -64,7 +58,21 @@ def main() -> int:
     run.save(arguments.out / RESULTS)
     written = [arguments.out / RESULTS, *plots.draw(run, arguments.out)]
     print(f"\nwritten: {', '.join(os.path.relpath(path) for path in written)}")
-    return 0
+    return 1 if run.failed else 0
+
+
+def _measure(part: str, bench: Bench) -> None:
+    began = time.monotonic()
+    sys.stderr.write(f"{part}\n")
+    bench.folder.mkdir()
+    try:
+        PARTS[part](bench)
+    except BenchError as exc:
+        # The other parts may go well.
+        bench.run.failed[part] = str(exc)
+        sys.stderr.write(f"{part}: {exc}\n")
+    shutil.rmtree(bench.folder)
+    sys.stderr.write(f"{part}: {time.monotonic() - began:.0f} s\n")
 
 
 def _arguments() -> argparse.Namespace:

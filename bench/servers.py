@@ -35,9 +35,12 @@ class Server:
         url: Where it answers; empty when it does not speak HTTP.
     """
 
-    def __init__(self, name: str, url: str, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, name: str, url: str, process: subprocess.Popen[bytes], *, workers_serve: bool
+    ) -> None:
         self.name = name
         self.url = url
+        self._workers_serve = workers_serve
         self._process = psutil.Process(process.pid)
 
     def processes(self) -> list[psutil.Process]:
@@ -45,12 +48,19 @@ class Server:
         return [self._process, *self._process.children(recursive=True)]
 
     def serving(self) -> list[psutil.Process]:
-        """Those that serve: the workers where there are any."""
-        return self._process.children(recursive=True) or [self._process]
+        """Those that serve: its workers, or itself."""
+        return self._process.children(recursive=True) if self._workers_serve else [self._process]
 
     def cpu_seconds(self) -> float:
-        """User and system time of all of its processes so far."""
-        return sum(time.clock_gettime(_cpu_clock(process.pid)) for process in self.processes())
+        """User and system time of all of its processes so far, those that have ended included."""
+        times = self._process.cpu_times()
+        ended: float = times.children_user + times.children_system
+        living = 0.0
+        for process in self.processes():
+            # valkey's child that rewrites the append-only file may end at any time.
+            with contextlib.suppress(OSError):
+                living += time.clock_gettime(_cpu_clock(process.pid))
+        return ended + living
 
     def reset_peak(self) -> None:
         """Forget how much memory it has used at most."""
@@ -130,7 +140,7 @@ def running(
     *,
     url: str = "",
     environment: Mapping[str, str] | None = None,
-    stop_signal: signal.Signals = signal.SIGTERM,
+    workers_serve: bool = False,
 ) -> Iterator[Server]:
     """A server that is ready; ended with the block, Ctrl-C included.
 
@@ -141,7 +151,7 @@ def running(
         ready: Whether it can do its work.
         url: Where it answers.
         environment: All of its environment; None: ours.
-        stop_signal: What ends it in an orderly way.
+        workers_serve: The process that is started only watches over those that serve.
 
     Raises:
         BenchError: It ended, or was not ready in time.
@@ -163,14 +173,14 @@ def running(
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
                 raise BenchError(f"{name} did not start:\n{tail}")
             time.sleep(_POLL_SECONDS)
-        yield Server(name, url, process)
+        yield Server(name, url, process, workers_serve=workers_serve)
     finally:
-        _end(process, stop_signal)
+        _end(process)
 
 
-def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(stop_signal)
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
     # Whatever of its session is left, a worker whose parent is gone included.

@@ -82,6 +82,7 @@ class Stack:
             lambda: answers(f"{url}/readyz"),
             url=url,
             environment=environment,
+            workers_serve=settings.get("workers", 1) != 1,
         ) as server:
             yield server
 

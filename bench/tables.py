@@ -28,6 +28,7 @@ def text(run: Run) -> str:
             ]
         lines += remarks(case)
     lines += [f"\n{part}: not measured: {why}" for part, why in run.skipped.items()]
+    lines += [f"\n{part}: failed: {why}" for part, why in run.failed.items()]
     return "\n".join(lines)
 
 

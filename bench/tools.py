@@ -10,7 +10,7 @@ from bench.servers import BenchError
 # Program -> Debian's package.
 _PACKAGES = {"nginx": "nginx-light", "wrk": "wrk", "curl": "curl"}
 # nginx is in sbin, which is not on every user's PATH.
-_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
 def tool(name: str) -> str:
@@ -19,7 +19,7 @@ def tool(name: str) -> str:
     Raises:
         BenchError: It is not installed; names the package.
     """
-    found = shutil.which(name, path=_PATH)
+    found = shutil.which(name, path=SEARCHED)
     if found is None:
         raise BenchError(f"{name} is missing: apt-get install {_PACKAGES[name]}")
     return found
@@ -31,6 +31,8 @@ def require_tools() -> None:
     Raises:
         BenchError: Some are not; names their packages.
     """
-    missing = [package for name, package in _PACKAGES.items() if not shutil.which(name, path=_PATH)]
+    missing = [
+        package for name, package in _PACKAGES.items() if not shutil.which(name, path=SEARCHED)
+    ]
     if missing:
         raise BenchError(f"missing programs: apt-get install {' '.join(missing)}")

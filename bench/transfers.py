@@ -30,9 +30,11 @@ def measured(transfer: Transfer, usage: Usage, seconds: float | None = None) -> 
         seconds: How long it took, where not just the client's time counts.
     """
     seconds = transfer.seconds if seconds is None else seconds
+    gib = transfer.bytes / 2**30
     return {
-        "mib_per_s": transfer.bytes / 2**20 / seconds,
-        "cpu_s_per_gib": usage.cpu_seconds / (transfer.bytes / 2**30),
+        "mib_per_s": gib * 1024 / seconds,
+        "cpu_s_per_gib": usage.cpu_seconds / gib,
+        "both_cpu_s_per_gib": (usage.cpu_seconds + transfer.client_cpu_seconds) / gib,
         "peak_mib": usage.peak_bytes / 2**20,
         "client_cores": transfer.client_cores,
         "other_cores": usage.other_cores,
@@ -60,20 +62,26 @@ def download_once(
     with redis_client(stack.redis_url) as client:
         tokens = large_drops(stack.volume, client, count, source)
     urls = [f"{deliver.url}/d/{token}" for token in tokens]
+    held_before = held_files(stack)
     with watched(deliver, stack.valkey) as usage:
         transfer = load.download(urls, source.stat().st_size, connections)
-        wait_until_gone(stack)
+        wait_until_gone(stack, held_before)
     return measured(transfer, usage)
 
 
-def wait_until_gone(stack: Stack, most: int = 0) -> None:
+def held_files(stack: Stack) -> int:
+    """How many files are in claimed/: under way, or left by who went away."""
+    return len(os.listdir(stack.volume.claimed_folder))
+
+
+def wait_until_gone(stack: Stack, most: int) -> None:
     """Wait until at most so many files are in claimed/.
 
     Raises:
         BenchError: There were more after ten seconds.
     """
     deadline = time.monotonic() + _GONE_SECONDS
-    while len(os.listdir(stack.volume.claimed_folder)) > most:
+    while held_files(stack) > most:
         if time.monotonic() > deadline:
             raise BenchError("delivered files are still there")
         time.sleep(_POLL_SECONDS)

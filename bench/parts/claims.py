@@ -21,7 +21,7 @@ from bench.seeding import records_only, redis_client, small_drops
 from bench.servers import BenchError, Server, Usage, watched
 from bench.stack import Stack, missing_settings, running_stack
 from bench.starlette_app import running_usual
-from bench.transfers import wait_until_gone
+from bench.transfers import held_files, wait_until_gone
 from bench.usual import KEY
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys, scripts
@@ -30,7 +30,7 @@ from oncedrop_common.tokens import claim_hash, mint
 CONNECTIONS = 32
 BODY_BYTES = 1024
 
-_SYNCS = "oncedrop_claimed_syncs_total"
+_SYNCS = "oncedrop_claim_syncs_total"
 _FIRST_GUESS_PER_SECOND = 4000
 _LEASE_SECONDS: int = Settings.model_fields["claim_lease_seconds"].default
 
@@ -137,7 +137,7 @@ class OnceRate:
             self._rate *= 2
 
     def _round(self) -> Sample | None:
-        files_before = len(os.listdir(self._stack.volume.claimed_folder))
+        held_before = held_files(self._stack)
         syncs_before = counter(self._server.url, _SYNCS)
         valkey_before = self._stack.valkey.cpu_seconds()
         with watched(self._server, self._stack.valkey) as usage:
@@ -149,7 +149,7 @@ class OnceRate:
                 folder=self._stack.folder,
             )
             # What was under way when the client left stays claimed until its lease ends.
-            wait_until_gone(self._stack, files_before + CONNECTIONS)
+            wait_until_gone(self._stack, held_before + CONNECTIONS)
         valkey_seconds = self._stack.valkey.cpu_seconds() - valkey_before
         del self._fresh[: seen.used]
         if seen.exhausted:
