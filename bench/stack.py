@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.ports import free_port
 from bench.servers import Server, answers, running
 from oncedrop_common.embedded import valkey
-from oncedrop_common.settings import PREFIX, Settings
+from oncedrop_common.settings import PREFIX
 from oncedrop_common.volume import Volume
 
 ADMIN_TOKEN = "token of the bench"  # noqa: S105 - of a stack on loopback that ends with the bench
@@ -51,17 +51,18 @@ class Stack:
         """Start all three services with their default settings."""
         self.ingest, self.deliver, self.janitor = map(self.start, ("ingest", "deliver", "janitor"))
 
-    def start(self, service: str, **settings: str | int) -> Server:
+    def start(self, service: str, *without: str, **settings: str | int) -> Server:
         """Start one more process of a service; ended with the stack.
 
         Args:
             service: ingest, deliver or janitor.
+            *without: What bench.bare shall switch off.
             **settings: What differs from the defaults.
         """
-        return self._stack.enter_context(self.running(service, **settings))
+        return self._stack.enter_context(self.running(service, *without, **settings))
 
     @contextlib.contextmanager
-    def running(self, service: str, **settings: str | int) -> Iterator[Server]:
+    def running(self, service: str, *without: str, **settings: str | int) -> Iterator[Server]:
         """As start, ended with the block."""
         port = free_port()
         self._started += 1
@@ -75,9 +76,10 @@ class Stack:
             **{f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()},
             f"{PREFIX}{service.upper()}_PORT": str(port),
         }
+        module = ["bench.bare", service, *without] if without else [f"oncedrop_{service}"]
         with running(
             f"oncedrop {service}",
-            [sys.executable, "-m", f"oncedrop_{service}"],
+            [sys.executable, "-m", *module],
             self.folder / f"{service}-{self._started}.log",
             lambda: answers(f"{url}/readyz"),
             url=url,
@@ -104,9 +106,3 @@ def running_stack(folder: Path) -> Iterator[Stack]:
             )
         )
         yield Stack(folder, url, server, stack)
-
-
-def missing_settings(*names: str) -> str:
-    """Why a variant cannot be measured: those of these settings that the product has not; or ''."""
-    missing = [PREFIX + name.upper() for name in names if name not in Settings.model_fields]
-    return f"no setting {', '.join(missing)}" if missing else ""

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from bench import load
+from bench.bare import FSYNC
 from bench.comparing import Bench, Contender
 from bench.floors import NO_SYNC, STATIC, USUAL_ONCE
 from bench.metrics import counter
@@ -19,7 +20,7 @@ from bench.nginx import running_nginx
 from bench.results import Case, Sample
 from bench.seeding import records_only, redis_client, small_drops
 from bench.servers import BenchError, Server, Usage, watched
-from bench.stack import Stack, missing_settings, running_stack
+from bench.stack import Stack, running_stack
 from bench.starlette_app import running_usual
 from bench.transfers import held_files, wait_until_gone
 from bench.usual import KEY
@@ -54,13 +55,7 @@ def measure(bench: Bench) -> None:
             ),
         }
         case.baseline = STATIC
-        missing = missing_settings("claim_fsync")
-        if missing:
-            case.skipped[NO_SYNC] = missing
-        else:
-            contenders[NO_SYNC] = OnceRate(
-                stack, stack.start("deliver", claim_fsync=0), body, seconds=seconds
-            )
+        contenders[NO_SYNC] = OnceRate(stack, stack.start("deliver", FSYNC), body, seconds=seconds)
         contenders["oncedrop"] = OnceRate(stack, stack.deliver, body, seconds=seconds)
         contenders[USUAL_ONCE] = OnceRate(
             stack, usual, body, seconds=seconds, make=partial(_usual_files, client, bench.folder)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from bench import load
+from bench.bare import FSYNC, HASH
 from bench.comparing import MIB, Bench, Contender
 from bench.floors import BARE
 from bench.nginx import running_nginx
 from bench.results import Case
-from bench.stack import missing_settings, running_stack
+from bench.stack import running_stack
 from bench.starlette_app import running_usual
 from bench.transfers import upload_drops, upload_kept
 
@@ -47,13 +48,9 @@ def measure(bench: Bench) -> None:
         }
         put_case = Case("upload", f"PUT {mib} MiB")
         form_case = Case("upload", f"form {mib} MiB (nginx: PUT)")
-        missing = missing_settings("upload_hash", "upload_fsync")
-        if missing:
-            put_case.skipped[BARE] = form_case.skipped[BARE] = missing
-        else:
-            bare = stack.start("ingest", upload_hash=0, upload_fsync=0)
-            put[BARE] = partial(put_drop, bare, urls=[f"{bare.url}/big.bin"])
-            form[BARE] = partial(post_drop, bare, urls=[f"{bare.url}/upload"])
+        bare = stack.start("ingest", HASH, FSYNC)
+        put[BARE] = partial(put_drop, bare, urls=[f"{bare.url}/big.bin"])
+        form[BARE] = partial(post_drop, bare, urls=[f"{bare.url}/upload"])
         put["Starlette stream()"] = partial(
             upload_kept, usual, load.put, [f"{usual.url}/file"], payload, stored
         )

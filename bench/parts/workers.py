@@ -10,7 +10,7 @@ from bench.comparing import MIB, Bench, Contender
 from bench.nginx import Nginx, running_nginx
 from bench.parts.claims import BODY_BYTES, CONNECTIONS, OnceRate, static_rate
 from bench.results import Case
-from bench.stack import missing_settings, running_stack
+from bench.stack import running_stack
 from bench.transfers import download_once, download_static
 
 _COUNTS = (1, 2)
@@ -19,10 +19,6 @@ _DOWNLOADS = 8
 
 def measure(bench: Bench) -> None:
     """Compare one process with two, and both with nginx's workers of the same number."""
-    missing = missing_settings("workers")
-    if missing:
-        bench.run.skipped["workers"] = missing
-        return
     mib = 64 if bench.quick else 256
     seconds = 2 if bench.quick else 4
     payload = bench.payload(mib * MIB)
