@@ -9,7 +9,7 @@ CODE := libs services cli tests deploy bench
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults check lint format types unit messages screenshots bench bench-docs up down requirements install clean
+.PHONY: help run test faults mutants check lint format types unit messages screenshots bench bench-docs up down requirements install clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
 faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, SEED=, ARGS=)
 	FAULTS_LONG=$(LONG) FAULTS_SEED=$(SEED) $(PY) -m pytest tests/faults $(ARGS)
 	PYTHONPATH=tests $(PY) -m support.crash_cases
+
+mutants: $(VENV)/.dev ## Put faults into a copy of the product; its tests must find each (ONLY=)
+	@PYTHONPATH=tests $(PY) -m support.mutants "$(ONLY)"
 
 check: lint types unit ## Quick checks without Docker: lint, types, layers, unit tests
 

@@ -31,9 +31,9 @@ from oncedrop_janitor.passes import Passes
 from support.crashes import GRACE_SECONDS, LEASES, SETTINGS
 from support.power_cut import Cut, cuts, everything
 from support.recording import Recording, Step, content_of, served
-from support.services import RawClient
+from support.services import RawClient, files_in
 from support.valkey import let_leases_pass, let_time_pass, make_older, make_store
-from support.waiting import wait_until
+from support.waiting import wait_until, wait_until_async
 
 BODY = os.urandom(200_000)
 LARGE = os.urandom(8 * 1024 * 1024)
@@ -87,13 +87,12 @@ def recorded(stack: Stack) -> Iterator[None]:
 
 
 def order(steps: list[Step], *wanted: str) -> list[int]:
-    """Where these steps are, the first of each behind the one before."""
-    places: list[int] = []
-    for name in wanted:
-        rest = range(places[-1] + 1 if places else 0, len(steps))
-        place = next((at for at in rest if str(steps[at]).startswith(name)), None)
-        assert place is not None, f"no {name} behind {places}: {[str(s) for s in steps]}"
-        places.append(place)
+    """Where the first of each of these steps is: each behind the one before."""
+    places = [next((at for at, step in enumerate(steps) if str(step).startswith(name)), -1)
+              for name in wanted]  # fmt: skip
+    done = [str(step) for step in steps]
+    assert -1 not in places, f"no {wanted[places.index(-1)]} in {done}"
+    assert places == sorted(places), f"{done} instead of {wanted}"
     return places
 
 
@@ -124,7 +123,7 @@ def test_a_byte_of_a_file_is_sent_when_its_taking_is_on_the_disk(stack: Stack) -
     wanted = drop_id(link.rpartition("/")[2])
     with recorded(stack):
         assert httpx.get(link).content == BODY
-        wait_until(lambda: not content_of(stack.recording.root), 5, what="the unlink")
+        wait_until(lambda: not files_in(stack.recording.root), 5, what="the unlink")
 
     steps = stack.recording.steps
     places = order(
@@ -202,8 +201,8 @@ class Aftermath:
     async def start(self, cut: Cut) -> None:
         """Disk and Redis are what the cut left."""
         self.whole = 0
-        for name in content_of(self._volume.root):
-            (self._volume.root / name).unlink()
+        for path in self.files():
+            path.unlink()
         for name, content in cut.files.items():
             (self._volume.root / name).write_bytes(content)
         for pattern in (keys.DROP_PREFIX + "*", "oncedrop:due:*"):
@@ -213,14 +212,18 @@ class Aftermath:
             await self._store.call("RESTORE", key, 86_400_000, dump)
 
     async def visit(self) -> int:
-        """Somebody comes; the status. Who gets the file gets all of it."""
+        """Somebody comes; the status. Who gets the file gets all of it, and then it is gone."""
         answer = await self._client.get(self._link)
         if answer.status_code == 200:
             assert answer.content == self._body
             self.whole += 1
+            await wait_until_async(self._empty, 5, what="the delivered file to be unlinked")
         else:
             assert self._body[:64] not in answer.content
         return answer.status_code
+
+    async def _empty(self) -> bool:
+        return not self.files()
 
     async def sweep(self) -> None:
         """One sweep mends; a second has nothing to do."""
@@ -239,9 +242,9 @@ class Aftermath:
         make_older(self._volume, self._drop_id, _KEEP_SECONDS)
         await self.sweep()
 
-    def files(self) -> list[str]:
+    def files(self) -> list[Path]:
         """What lies in the volume."""
-        return list(content_of(self._volume.root))
+        return files_in(self._volume.root)
 
 
 async def outlives(aftermath: Aftermath, cut: Cut, promise: Promise, *, restorable: bool) -> None:
@@ -263,7 +266,7 @@ async def outlives(aftermath: Aftermath, cut: Cut, promise: Promise, *, restorab
             assert aftermath.whole == 0
         if not restorable:
             assert aftermath.whole <= 1
-        if promise.ended or aftermath.whole:
+        if promise.ended:
             await aftermath.lapse()
             assert aftermath.files() == []
         await aftermath.expire()
@@ -345,7 +348,7 @@ def test_who_took_a_file_is_the_only_one_also_after_a_cut(stack: Stack, redis_ur
     link = stack.upload()["url"]
     with recorded(stack):
         assert httpx.get(link).content == BODY
-        wait_until(lambda: not content_of(stack.recording.root), 5, what="the unlink")
+        wait_until(lambda: not files_in(stack.recording.root), 5, what="the unlink")
 
     survives(
         stack,

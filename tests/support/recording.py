@@ -100,8 +100,9 @@ class Recording:
             self.on = True
 
     def end(self) -> None:
-        """Nothing more is recorded."""
-        self.on = False
+        """Nothing more is recorded; what is being done is noted first."""
+        with self.lock:
+            self.on = False
 
     def new_file(self) -> int:
         """A number that no file had before."""
