@@ -123,8 +123,11 @@ async def snapshot(store: DropStore) -> dict[bytes, object]:
     """Every key with its content; a hash's fields have no order."""
     content: dict[bytes, object] = {}
     for name in await store.call("KEYS", "*"):
-        is_hash = await store.call("TYPE", name) == b"hash"
-        content[name] = await store.call("HGETALL" if is_hash else "DUMP", name)
+        if await store.call("TYPE", name) == b"hash":
+            row = await store.call("HGETALL", name)
+            content[name] = dict(zip(row[::2], row[1::2], strict=True))
+        else:
+            content[name] = await store.call("DUMP", name)
     return content
 
 

@@ -13,7 +13,13 @@ import httpx
 import pytest
 
 from oncedrop_common.volume import Volume
-from support.ingest_support import read_blob, records, uploading, wait_until_clean
+from support.ingest_support import (
+    read_blob,
+    records,
+    second_database,
+    uploading,
+    wait_until_clean,
+)
 from support.services import Service, files_in, running
 from support.waiting import wait_until
 
@@ -201,7 +207,8 @@ def test_many_long_bodies_at_once_do_not_mix(ingest: Service, module_volume: Pat
 
 def test_the_service_stops_while_a_long_body_comes_in(redis_url: str, tmp_path: Path) -> None:
     Volume(tmp_path / "volume").make_root()
-    with running("ingest", redis_url, tmp_path / "volume", tmp_path / "log") as service:
+    url = second_database(redis_url)
+    with running("ingest", url, tmp_path / "volume", tmp_path / "log") as service:
         with uploading(service.port, head(len(BODY))) as client:
             client.send(BODY[:MIB])
             wait_until(lambda: files_in(tmp_path / "volume"), 10, what="the part")
