@@ -1,8 +1,8 @@
 """Asks a server something small at a steady pace, and says how long its answers took.
 
 A program of its own: `python -m bench.probe MILLISECONDS ADDRESS [METHOD PATH]` until its standard
-input ends; prints JSON. ADDRESS is `host:port` or a socket's path; without METHOD it speaks Redis'
-protocol and says PING, else HTTP on one connection.
+input ends; prints a line when it begins, and JSON at the end. ADDRESS is `host:port` or a socket's
+path; without METHOD it speaks Redis' protocol and says PING, else HTTP on one connection.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def main() -> None:
     request = b"PING\r\n"
     if words:
         request = f"{words[0]} {words[1]} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+    print("asking", flush=True)
     latencies: list[float] = []
-    while not select.select([sys.stdin], [], [], pause)[0]:
+    while not latencies or not select.select([sys.stdin], [], [], pause)[0]:
         began = time.perf_counter()
         connection.sendall(request)
         _read_answer(connection, with_body=words[:1] == ["GET"])

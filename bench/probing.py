@@ -46,6 +46,9 @@ def probed(url: str, *request: str, every_ms: int) -> Iterator[Latencies]:
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
+            # Starting it is no part of what is measured.
+            if process.stdout is not None:
+                process.stdout.readline()
             yield seen
             output, said = process.communicate(timeout=_END_SECONDS)
         except BaseException:
