@@ -15,7 +15,7 @@ from support.services import RawClient
 from support.waiting import wait_until
 
 BODY = bytes(range(256)) * 16 * 1024
-"""2 MiB: more than one step of sendfile."""
+"""4 MiB: several steps of sendfile, and several blocks of an upload."""
 LARGE = bytes(range(256)) * 32 * 1024
 """8 MiB: more than sockets hold."""
 _MOST_PASSWORDS = 25
