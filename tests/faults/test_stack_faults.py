@@ -160,6 +160,8 @@ def test_redis_gone_while_a_download_runs_the_download_ends_and_so_does_the_file
 
     wait_until(lambda: not stack.files(), 20, what="the delivered file to be unlinked")
     client.close()
+    # Whether Redis is back is looked at every two seconds; until then the answer is 503.
+    stack.wait_ready()
     assert httpx.get(drop.url).status_code == 410
 
 
