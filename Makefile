@@ -20,9 +20,9 @@ run: $(VENV)/.run ## Start the whole stack here (Ctrl-C stops it; WORKERS=2: two
 test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
 	@exec $(PY) -m pytest $(ARGS)
 
-# LONG=1 looks longer; SEED= repeats a run that printed it.
-faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, SEED=, ARGS=)
-	FAULTS_LONG=$(LONG) FAULTS_SEED=$(SEED) $(PY) -m pytest tests/faults $(ARGS)
+# LONG=1 looks longer, and lets everything loose for MINUTES; SEED= repeats a run that printed it.
+faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, MINUTES=20, SEED=, ARGS=)
+	FAULTS_LONG=$(LONG) FAULTS_MINUTES=$(MINUTES) FAULTS_SEED=$(SEED) $(PY) -m pytest tests/faults $(ARGS)
 	PYTHONPATH=tests $(PY) -m support.crash_cases
 
 mutants: $(VENV)/.dev ## Put faults into a copy of the product; its tests must find each (ONLY=)

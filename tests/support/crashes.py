@@ -53,7 +53,7 @@ LEASES = Leases(upload=LEASE_SECONDS, claim=LEASE_SECONDS, claim_max=3600, linge
                 tombstone=7 * 86_400)  # fmt: skip
 DEATH_SECONDS = 20
 
-_CHANGES = ("orphan_files", "orphan_records", "expired", "abandoned", "leftovers", "interrupted",
+CHANGES = ("orphan_files", "orphan_records", "expired", "abandoned", "leftovers", "interrupted",
             "delivered", "lapsed", "rebuilt", "adopted", "restored", "committed", "held_back",
             "damaged", "strangers", "errors")  # fmt: skip
 
@@ -321,7 +321,7 @@ class World:
         """One sweep heals; a second has nothing to do; then records and files match."""
         first = self.sweep()
         second = self.sweep()
-        assert {n: second[n] for n in _CHANGES if second[n]} == {}
+        assert {n: second[n] for n in CHANGES if second[n]} == {}
         self.check_agreement()
         return first
 

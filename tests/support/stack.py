@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ class OwnRedis:
             self._process.kill()
             self._process.wait(20)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it this signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it as an operator does."""

@@ -203,13 +203,8 @@ class Claiming:
                     raise ConfirmNeeded
                 case ClaimResult.TAKEN if resume_only and drop.state is DropState.READY:
                     raise LinkUnknown("There is no such link.", drop_id=drop_id)
-                case ClaimResult.CLOSED if drop.state is not DropState.GONE:
-                    raise DropGone(
-                        "The time of this download is over.",
-                        drop_id=drop_id,
-                        reason=GoneReason.INTERRUPTED,
-                        gone_ms=drop.now_ms,
-                    )
+                case ClaimResult.CLOSED:
+                    raise claim_over(drop)
                 case _:
                     raise refusal(drop)
         raise BlobMissing("The drop keeps changing.", drop_id=drop_id)
@@ -306,6 +301,10 @@ class Claiming:
             if result in (Adopt.ADOPTED, Adopt.YOURS) and adopted is not None:
                 return refusal(adopted)
         await self._give_up(drop_id, mine, request_id)
+        ended = await self._store.read(drop_id)
+        if ended is not None and ended.state is DropState.GONE:
+            # Delivered by another request of this claimant, or deleted, since the claim.
+            return refusal(ended)
         return BlobMissing("The file is not in its place.", drop_id=drop_id)
 
     # Ways back.
@@ -444,6 +443,18 @@ def refusal(drop: Drop) -> OncedropError:
             retry_after_seconds=_HELD_RETRY_SECONDS,
         )
     return _being_taken(drop_id, drop.claimed_ms)
+
+
+def claim_over(drop: Drop) -> OncedropError:
+    """Why a claim that was closed cannot be used, whatever others may have of this drop."""
+    if drop.state is DropState.GONE:
+        return refusal(drop)
+    return DropGone(
+        "The time of this download is over.",
+        drop_id=drop.drop_id,
+        reason=GoneReason.INTERRUPTED,
+        gone_ms=drop.now_ms,
+    )
 
 
 def _being_taken(drop_id: DropId, claimed_ms: int = 0) -> DropGone:

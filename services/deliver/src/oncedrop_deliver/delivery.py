@@ -21,13 +21,19 @@ from starlette.types import Scope, Send
 
 from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import ClaimHash, Drop
-from oncedrop_common.errors import BlobDamaged, OncedropError, RateLimited, StoreUnavailable
+from oncedrop_common.errors import (
+    BlobDamaged,
+    BlobMissing,
+    OncedropError,
+    RateLimited,
+    StoreUnavailable,
+)
 from oncedrop_common.http.zero_copy import CONNECTION, ZERO_COPY, Connection, finished
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.store.scripts import Deliver, Lapse, RenewClaim
 from oncedrop_common.volume import Volume
-from oncedrop_deliver.claiming import Claiming
+from oncedrop_deliver.claiming import Claiming, claim_over
 from oncedrop_deliver.held import Held, boottime
 from oncedrop_deliver.ranges import Slice
 from oncedrop_deliver.together import Together
@@ -192,10 +198,8 @@ class Delivery:
         connection = scope["extensions"].get(CONNECTION)
         if connection is not None and connection.lost:
             return False
-        if not held.single and await self._renew(held, progress, progressed=False) is not (
-            RenewClaim.RENEWED
-        ):
-            return False
+        if not held.single:
+            await self._announce(held, progress)
         raw = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in head.headers.items()
         ]
@@ -218,6 +222,20 @@ class Delivery:
         CrashPoint.SERVE_AFTER_LAST_ACK.reached()
         self._metrics.transferred("out", time.monotonic() - began)
         return whole
+
+    async def _announce(self, held: Held, progress: _Progress) -> None:
+        """Say that this claim is about to send: where the file stays, nothing else tells.
+
+        Raises:
+            DropGone: The claim was closed meanwhile.
+            BlobMissing: Redis keeps forgetting the drop.
+        """
+        result, drop = await self._renew(held, progress, progressed=False)
+        if result is RenewClaim.RENEWED:
+            return
+        if drop is None:
+            raise BlobMissing("The drop keeps changing.", drop_id=held.drop_id)
+        raise claim_over(drop)
 
     async def _send_in_kernel(self, held: Held, progress: _Progress, send: Send) -> None:
         body_at = held.blob.header.body_offset
@@ -288,7 +306,7 @@ class Delivery:
             over = not held.alive()
             # Redis away: the lease that was granted still holds, so go on until it ends.
             with contextlib.suppress(StoreUnavailable):
-                result = await self._renew(held, progress, progressed=acknowledged > last)
+                result, _ = await self._renew(held, progress, progressed=acknowledged > last)
                 CrashPoint.SERVE_AFTER_RENEW.reached()
                 over = over or result is not RenewClaim.RENEWED
                 last = acknowledged
@@ -299,7 +317,10 @@ class Delivery:
                 transfer.cancel()
                 raise ClientDisconnect
 
-    async def _renew(self, held: Held, progress: _Progress, *, progressed: bool) -> RenewClaim:
+    async def _renew(
+        self, held: Held, progress: _Progress, *, progressed: bool
+    ) -> tuple[RenewClaim, Drop | None]:
+        """Note what arrived; the answer, and the record as it is afterwards."""
         for _ in range(2):
             asked_at = boottime()
             result, drop = await self._store.renew_claim(
@@ -309,9 +330,9 @@ class Delivery:
             if result is RenewClaim.RENEWED and drop is not None:
                 held.extend(drop, asked_at)
             if result is not RenewClaim.UNKNOWN:
-                return result
+                return result, drop
             await self._remember(held)
-        return RenewClaim.UNKNOWN
+        return RenewClaim.UNKNOWN, None
 
     async def _remember(self, held: Held) -> None:
         """Redis forgot the drop; this request holds its file, which proves the claim.

@@ -1,0 +1,93 @@
+"""After the faults: everything mended, leases over, and what is left is taken and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from oncedrop_common.drops import DropId, DropState
+from oncedrop_common.store.connection import Leases
+from oncedrop_common.store.drop_store import DropStore
+from oncedrop_common.volume import Volume
+from support.crashes import CHANGES
+from support.crowd import Crowd
+from support.fleet import Fleet
+from support.history import History
+from support.stack import ADMIN_TOKEN
+from support.valkey import let_leases_pass, make_store
+from support.waiting import wait_until_async
+
+# Beyond every lease, the grace and the pause after wrong passwords.
+_LONG_SECONDS = 1000
+_STRANGE = ("errors", "damaged", "strangers", "held_back")
+_LEASES = Leases(upload=60, claim=60, claim_max=3600, linger=0, tombstone=7 * 86_400)
+_SECRET = re.compile(rb"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])|secret [0-9a-f]+")
+
+
+async def settle(fleet: Fleet, redis_url: str, crowd: Crowd) -> list[str]:
+    """Let leases and grace pass, sweep, and let somebody come to every link.
+
+    Returns:
+        What of invariants 4 (gone means gone) and 5 (converges) does not hold.
+    """
+    problems: list[str] = []
+    await asyncio.to_thread(fleet.wait_ready)
+    store = make_store(redis_url, _LEASES)
+    try:
+        await _age(store, Volume(fleet.volume_dir), fleet.files())
+        problems += await _converge(fleet)
+        await crowd.take_the_rest()
+        try:
+            await wait_until_async(lambda: _none_left(fleet), 10, what="the last file to go")
+        except AssertionError:
+            # What lapses only now, or expires with its claims.
+            await _age(store, Volume(fleet.volume_dir), fleet.files())
+        problems += await _converge(fleet)
+    finally:
+        await store.close()
+    problems += [f"4 still in the volume: {path.name}" for path in fleet.files()]
+    return problems
+
+
+async def _none_left(fleet: Fleet) -> bool:
+    return not await asyncio.to_thread(fleet.files)
+
+
+async def _age(store: DropStore, volume: Volume, files: Sequence[Path]) -> None:
+    """All that lives, and all files, become older than any lease."""
+    ids = {DropId(path.name[:32]) for path in files}
+    async for page in store.scan():
+        glances = await store.glance(page)
+        ids |= {
+            d for d, g in zip(page, glances, strict=True) if g and g.state is not DropState.GONE
+        }
+    for drop_id in ids:
+        await let_leases_pass(store, volume, drop_id, _LONG_SECONDS)
+
+
+async def _converge(fleet: Fleet) -> list[str]:
+    """5: one sweep heals, the next one has nothing to do."""
+    problems: list[str] = []
+    first = await asyncio.to_thread(fleet.sweep)
+    for result, counts in ((first, _STRANGE), (await asyncio.to_thread(fleet.sweep, 1), CHANGES)):
+        if "errors" not in result:
+            problems.append(f"5 no sweep: {result}")
+        else:
+            found = {name: result[name] for name in counts if result[name]}
+            if found or result["guard"]:
+                problems.append(f"5 a sweep found {found} {result['guard'] or ''}")
+    return problems
+
+
+def told_secrets(history: History, folders: Iterable[Path]) -> list[str]:
+    """8: which files of these folders, or their names, hold a secret of this run."""
+    secrets = {secret.encode() for secret in history.secrets} | {ADMIN_TOKEN.encode()}
+    problems = []
+    for path in (p for folder in folders for p in folder.rglob("*") if p.is_file()):
+        text = path.name.encode() + b"\n" + path.read_bytes()
+        found = set(_SECRET.findall(text)) & secrets
+        if found or ADMIN_TOKEN.encode() in text:
+            problems.append(f"8 {path.name} holds {len(found)} secrets")
+    return problems
