@@ -23,6 +23,7 @@ class DeletedBeforeItSends(DropStore):
     async def renew_claim(
         self, drop_id: DropId, claim_hash: ClaimHash, acknowledged: Intervals, *, progressed: bool
     ) -> Any:
+        """As the store's, after the deletion."""
         await self.delete(drop_id)
         return await super().renew_claim(drop_id, claim_hash, acknowledged, progressed=progressed)
 
@@ -33,6 +34,7 @@ class DeletedBeforeItsFileIsTaken(DropStore):
     volume: Volume
 
     async def claim(self, drop_id: DropId, *args: Any, **options: Any) -> Any:
+        """As the store's, before the deletion."""
         answer = await super().claim(drop_id, *args, **options)
         await self.delete(drop_id)
         self.volume.unlink(drop_id)
