@@ -20,6 +20,7 @@ from oncedrop_common.errors import (
 from oncedrop_common.health import observability_routes
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
+from oncedrop_common.openapi import openapi_routes
 from oncedrop_common.pages import Pages, static_routes
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.passwords import Passwords
@@ -75,6 +76,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
             Route("/c/{claim}/{name:path}", links.claim, methods=["GET", "HEAD"]),
             *observability_routes(metrics, {"store": store.ping, "volume": pairing.ready}),
             *static_routes(),
+            *openapi_routes(),
         ],
         lifespan=lifespan,
     )

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from oncedrop_common.health import observability_routes
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
+from oncedrop_common.openapi import openapi_routes
 from oncedrop_common.pages import Pages, static_routes
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.passwords import Passwords
@@ -80,6 +81,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
             Route("/robots.txt", _robots),
             *observability_routes(metrics, {"store": store.ping, "volume": pairing.ready}),
             *static_routes(),
+            *openapi_routes(),
             _PutRoute("/{name:path}", intake.put),
         ],
         lifespan=lifespan,

@@ -12,6 +12,7 @@ from oncedrop_common.errors import AdminUnauthorized
 from oncedrop_common.health import observability_routes
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.middleware import install
+from oncedrop_common.openapi import openapi_routes
 from oncedrop_common.pages import Pages, static_routes
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.problems import Problems
@@ -57,6 +58,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
             Route("/drops/{drop_id}", operators.delete, methods=["DELETE"]),
             *observability_routes(metrics, checks),
             *static_routes(),
+            *openapi_routes(),
         ],
         lifespan=lifespan,
     )
