@@ -39,14 +39,16 @@ def main() -> int:
         sys.stderr.write("no results: make bench first\n")
         return 1
     run = Run.load(results)
-    if run.failed:
-        sys.stderr.write(f"parts failed: {', '.join(run.failed)}\n")
+    text = DOCUMENT.read_text()
+    measured = {"machine", *(case.part for case in run.cases), *run.skipped} - set(run.failed)
+    if missing := {found[2] for found in _BLOCK.finditer(text)} - measured:
+        sys.stderr.write(f"not in the last run: {', '.join(sorted(missing))}\n")
         return 1
     shutil.copyfile(results, KEPT)
     PICTURES.mkdir(exist_ok=True)
     for picture in _OUT.glob("*.png"):
         shutil.copyfile(picture, PICTURES / picture.name)
-    DOCUMENT.write_text(rendered(DOCUMENT.read_text(), run))
+    DOCUMENT.write_text(rendered(text, run))
     return 0
 
 

@@ -26,6 +26,8 @@ from oncedrop_common.volume import FoundFile, Place, Volume
 _TTL_MS = 24 * 3600 * 1000
 _BATCH = 1000
 _POOL_BATCH = 5000
+_REWRITE_SECONDS = 60
+_POLL_SECONDS = 0.05
 _COPY_BYTES = 16 * 2**20
 _TOMBSTONE_SECONDS: int = Settings.model_fields["tombstone_seconds"].default
 
@@ -93,7 +95,7 @@ def small_drops(volume: Volume, client: redis.Redis, count: int, data: bytes) ->
                 os.write(fd, pack(BlobHeader(drop.drop_id, drop.meta)) + data)
         commit_records(client, drops)
         tokens += [drop.token for drop in drops]
-    os.sync()
+    settle(client)
     return tokens
 
 
@@ -107,7 +109,8 @@ def many_drops(volume: Volume, redis_url: str, count: int, size: int) -> None:
         ]
         for task in tasks:
             task.result()
-    os.sync()
+    with redis_client(redis_url) as client:
+        settle(client)
 
 
 def _sparse_drops(volume: Volume, redis_url: str, count: int, size: int) -> None:
@@ -135,7 +138,7 @@ def large_drops(volume: Volume, client: redis.Redis, count: int, source: Path) -
             while os.sendfile(fd, file.fileno(), None, _COPY_BYTES):
                 pass
     commit_records(client, drops)
-    os.sync()
+    settle(client)
     return [drop.token for drop in drops]
 
 
@@ -153,7 +156,25 @@ def records_only(client: redis.Redis, count: int, size: int) -> list[DropId]:
     body = Body.of(bytes(size))
     drops = [_new_drop(body) for _ in range(count)]
     commit_records(client, drops)
+    settle(client)
     return [drop.drop_id for drop in drops]
+
+
+def settle(client: redis.Redis) -> None:
+    """Wait until all is on disk, and until valkey's child that rewrites its file has ended.
+
+    Raises:
+        BenchError: It had not after a minute.
+    """
+    os.sync()
+    deadline = time.monotonic() + _REWRITE_SECONDS
+    while True:
+        told: Any = client.info("persistence")
+        if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+            return
+        if time.monotonic() > deadline:
+            raise BenchError("valkey is still rewriting its append-only file")
+        time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager

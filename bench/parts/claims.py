@@ -18,7 +18,7 @@ from bench.floors import NO_SYNC, STATIC, USUAL_ONCE
 from bench.metrics import counter
 from bench.nginx import running_nginx
 from bench.results import Case, Sample
-from bench.seeding import records_only, redis_client, small_drops
+from bench.seeding import records_only, redis_client, settle, small_drops
 from bench.servers import BenchError, Server, Usage, watched
 from bench.stack import Stack, running_stack
 from bench.starlette_app import running_usual
@@ -169,7 +169,7 @@ def _usual_files(client: redis.Redis, folder: Path, count: int, body: bytes) -> 
         (files / name).write_bytes(body)
         pipeline.set(KEY + name, str(files / name))
     pipeline.execute()
-    os.sync()
+    settle(client)
     return [f"/once/{name}" for name in names]
 
 

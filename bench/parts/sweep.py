@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from functools import partial
+from itertools import pairwise
 
 from bench.comparing import Bench
 from bench.load import ROOT
@@ -25,14 +26,13 @@ _NAIVE = "KEYS, one by one"
 
 def measure(bench: Bench) -> None:
     """Compare the janitor's sweep, of drops that are all in order, with the naive way."""
-    for count in [10_000, 50_000] if bench.quick else [100_000, 1_000_000]:
-        folder = bench.folder / str(count)
-        folder.mkdir()
-        with running_stack(folder) as stack:
-            # No sweep of its own after the first: it would be in the way.
-            stack.janitor = stack.start("janitor", sweep_interval_seconds=_LONG_SECONDS)
-            base_bytes = stack.janitor.resident_bytes()
-            many_drops(stack.volume, stack.redis_url, count, _BODY_BYTES)
+    counts = [10_000, 50_000] if bench.quick else [100_000, 1_000_000]
+    with running_stack(bench.folder) as stack:
+        # No sweep of its own after the first: it would be in the way.
+        stack.janitor = stack.start("janitor", sweep_interval_seconds=_LONG_SECONDS)
+        base_bytes = stack.janitor.resident_bytes()
+        for before, count in pairwise([0, *counts]):
+            many_drops(stack.volume, stack.redis_url, count - before, _BODY_BYTES)
             bench.compare(
                 Case("sweep", f"{count:,} drops", baseline=_NAIVE),
                 {
