@@ -4,23 +4,26 @@ Most of a command's cost is redis-py's, per round trip; sharing one makes it sma
 back each to its own caller. A pipeline whose reply was lost is repeated as a whole, which is safe
 because every script is. (Sums may then be counted twice: a guide, mended by each sweep.)
 
-On a single server the pipeline is written to redis-py's connection itself: its Pipeline object,
-which also does transactions, watches and callbacks, costs as much again as all the rest.
+In a cluster each node has its share of them (cluster.py). On a single server the pipeline is
+written to redis-py's connection itself: its Pipeline object, which also does transactions, watches
+and callbacks, costs as much again as all the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from oncedrop_common.store import cluster
 from oncedrop_common.store.client import RedisClient
+from oncedrop_common.store.cluster import Command
 
-Command = tuple[str | bytes | int | float, ...]
+Waiting: TypeAlias = tuple[Command, asyncio.Future[Any] | None]
 _MOST = 256
 
 
@@ -35,7 +38,7 @@ class Batch:
     def __init__(self, client: RedisClient, timeout_seconds: float) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self._waiting: list[tuple[Command, asyncio.Future[Any] | None]] = []
+        self._waiting: list[Waiting] = []
         self._sums: dict[tuple[str, str], int] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -76,12 +79,23 @@ class Batch:
         waiting, self._waiting = self._waiting, []
         sums, self._sums = self._sums, {}
         waiting += [(("HINCRBY", *where, number), None) for where, number in sums.items()]
-        for first in range(0, len(waiting), _MOST):
-            task = asyncio.create_task(self._run(waiting[first : first + _MOST]))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+        for share in self._shares(waiting):
+            for first in range(0, len(share), _MOST):
+                task = asyncio.create_task(self._run(share[first : first + _MOST]))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
 
-    async def _run(self, waiting: list[tuple[Command, asyncio.Future[Any] | None]]) -> None:
+    def _shares(self, waiting: list[Waiting]) -> Iterable[list[Waiting]]:
+        """All at once; in a cluster a share for each node, so that none waits for a slow one."""
+        if not isinstance(self._client, RedisCluster):
+            return [waiting]
+        shares: dict[str, list[Waiting]] = {}
+        for command, future in waiting:
+            name = cluster.node_name(self._client, command)
+            shares.setdefault(name, []).append((command, future))
+        return shares.values()
+
+    async def _run(self, waiting: list[Waiting]) -> None:
         replies: list[Any]
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -100,14 +114,14 @@ class Batch:
 async def exchange(client: RedisClient, commands: Sequence[Command]) -> list[Any]:
     """The server's replies to these commands in one round trip; what it refused is a ResponseError.
 
+    In a cluster a node that could not be asked fails its own commands only: their replies are the
+    error.
+
     Raises:
         RedisError: It could not be reached.
     """
     if isinstance(client, RedisCluster):
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return list(await pipeline.execute(raise_on_error=False))
+        return await cluster.exchange(client, commands)
     return await _exchange_directly(client, commands)
 
 

@@ -22,10 +22,13 @@ from oncedrop_common.errors import ConfigurationError
 RedisClient: TypeAlias = Redis | RedisCluster
 
 MAX_CONNECTIONS = 32
+_MAX_CLUSTER_CONNECTIONS = 1024
 _RETRIES = 2
 _SENTINEL_PORT = 26379
 # A sentinel that does not answer must leave time to ask the others, and then the primary.
 _SENTINEL_SHARE = 0.25
+# Longer than the half of the time that a listener for events blocks.
+_NODE_SHARE = 0.6
 
 
 def connect(url: str, timeout_seconds: float) -> RedisClient:
@@ -46,9 +49,13 @@ def connect(url: str, timeout_seconds: float) -> RedisClient:
     }
     try:
         if url.startswith("redis+cluster://"):
+            # A node that is silent must leave time to ask the others who has its slots now.
+            options["socket_timeout"] = timeout_seconds * _NODE_SHARE
+            options["socket_connect_timeout"] = timeout_seconds * _NODE_SHARE
             return RedisCluster.from_url(
                 url.replace("redis+cluster://", "redis://", 1),
-                max_connections=MAX_CONNECTIONS,
+                # There none waits for a free one; who asks a silent node gets a new one each time.
+                max_connections=_MAX_CLUSTER_CONNECTIONS,
                 **options,
             )
         if url.startswith("redis+sentinel://"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from oncedrop_common.drops import Drop, DropId
 from oncedrop_common.errors import BlobDamaged, StoreUnavailable
@@ -50,7 +50,7 @@ def translated() -> Iterator[None]:
     """RedisError, a dead connection and a time that is up become StoreUnavailable."""
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as exc:
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as exc:
         raise StoreUnavailable("Redis does not answer.") from exc
 
 
@@ -161,4 +161,6 @@ class StoreConnection:
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise StoreUnavailable("Redis refused a command.") from reply
+            if isinstance(reply, Exception):
+                raise StoreUnavailable("Redis does not answer.") from reply
         return replies

@@ -178,17 +178,24 @@ class Housekeeping(StoreConnection):
     async def server_warnings(self) -> list[str]:
         """What of the server's configuration endangers drops, in words for the operator."""
         async with self.answering():
-            info: dict[str, Any] = await self.client.info()
-        if isinstance(next(iter(info.values()), None), dict):
-            info = next(iter(info.values()))
-        warnings = []
-        if info.get("maxmemory_policy", "noeviction") != "noeviction":
-            warnings.append("Redis may evict records: set maxmemory-policy noeviction")
-        if not info.get("aof_enabled"):
-            warnings.append("Redis keeps no append-only file: set appendonly yes")
-        if int(str(info.get("redis_version", "0")).partition(".")[0]) < _OLDEST_REDIS:
-            warnings.append(f"Redis is older than version {_OLDEST_REDIS}")
-        return warnings
+            if isinstance(self.client, RedisCluster):
+                told: Any = await self.client.info(target_nodes=RedisCluster.PRIMARIES)
+                # One primary alone answers for itself, without its name.
+                infos = list(told.values()) if "redis_version" not in told else [told]
+            else:
+                infos = [await self.client.info()]
+        return list(dict.fromkeys(warning for info in infos for warning in _warnings(info)))
+
+
+def _warnings(info: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        warnings.append("Redis may evict records: set maxmemory-policy noeviction")
+    if not info.get("aof_enabled"):
+        warnings.append("Redis keeps no append-only file: set appendonly yes")
+    if int(str(info.get("redis_version", "0")).partition(".")[0]) < _OLDEST_REDIS:
+        warnings.append(f"Redis is older than version {_OLDEST_REDIS}")
+    return warnings
 
 
 def _flat(row: Any) -> list[bytes]:
