@@ -9,7 +9,7 @@ CODE := libs services cli tests deploy bench
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults mutants check lint format types unit messages screenshots bench bench-docs up down requirements install clean
+.PHONY: help run test faults mutants netfs check lint format types unit messages screenshots bench bench-docs up down requirements install clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,11 @@ faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LO
 
 mutants: $(VENV)/.dev ## Put faults into a copy of the product; its tests must find each (ONLY=)
 	@PYTHONPATH=tests $(PY) -m support.mutants "$(ONLY)"
+
+# NFS needs a guest with the kernel's own server and client; it is slow.
+netfs: $(VENV)/.dev ## Two hosts with one GlusterFS volume, or NFS=3, NFS=4.2 (needs root and ../shared/netfs)
+	$(if $(NFS),../shared/netfs/with-nfs.sh $(NFS),../shared/netfs/with-gluster.sh) \
+		$(PY) -m pytest -p no:cacheprovider tests/netfs $(ARGS)
 
 check: lint types unit ## Quick checks without Docker: lint, types, layers, unit tests
 

@@ -28,6 +28,8 @@ from support.settling import settle, told_secrets
 from support.stack import OwnRedis
 
 LEASE_SECONDS = 6
+# Of a drop that nobody comes for: the disk is small.
+TTL_SECONDS = 300
 SETTINGS: dict[str, str | int] = {
     "claim_lease_seconds": LEASE_SECONDS,
     "upload_lease_seconds": LEASE_SECONDS,
@@ -37,13 +39,14 @@ SETTINGS: dict[str, str | int] = {
     "claim_max_seconds": 3600,
     "leader_lock": 0,
     "min_free_bytes": 0,
+    "default_ttl_seconds": TTL_SECONDS,
     "log_level": "warning",
 }
 SHORT = (
     "deliver killed", "Redis wiped", "replies lost", "ingest killed", "Redis killed",
     "deliver stopped", "old Redis", "janitors sweep together", "Redis paused", "disk full",
 )  # fmt: skip
-DISK_MEGABYTES = 64
+DISK_MEGABYTES = 192
 
 
 def dice_for(name: str) -> Random:
@@ -90,7 +93,7 @@ async def run(
                 stack.enter_context,
                 running_fleet(folder, proxy.url, [volume_dir], sizes=(2, 2, 3), **SETTINGS),
             )
-            crowd = Crowd(fleet, history, long_form.SEED)
+            crowd = Crowd(fleet, history, long_form.SEED, ttl_seconds=TTL_SECONDS)
             field = Field(fleet, history, redis, proxy, disk)
             async with loose(crowd):
                 if names is not None:

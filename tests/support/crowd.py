@@ -71,9 +71,21 @@ class Crowd:
         fleet: Whom they ask.
         history: What they note.
         seed: Of everything they do.
+        ttl_seconds: How long a drop lives when its uploader does not say.
+        stale_seconds: How long the volume's first mount may show what was removed at another.
     """
 
-    def __init__(self, fleet: Fleet, history: History, seed: int) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        history: History,
+        seed: int,
+        *,
+        stale_seconds: float = 0,
+        ttl_seconds: float = 86_400,
+    ) -> None:
+        self._ttl_seconds = ttl_seconds
+        self._stale_seconds = stale_seconds
         self._fleet = fleet
         self._history = history
         self._seed = seed
@@ -111,6 +123,10 @@ class Crowd:
             # Each with dice of its own: who is first must not change what the others do.
             await asyncio.gather(*(act(drop, Random(dice.random())) for act in together))
             await asyncio.sleep(dice.random() * 0.3)
+        if dice.random() < 0.8:
+            # Else it waits for the end of the run, or its own.
+            for _ in range(drop.max_downloads):
+                await self._ask_for(Visitor(drop), dice)
 
     # Uploaders.
 
@@ -153,7 +169,7 @@ class Crowd:
             max_downloads=int(options.get("max_downloads", "1")),
             restorable=options.get("if_interrupted") == "restore",
             resumable=options.get("resume") != "0",
-            ttl_seconds=float(ttl[:-1]) if ttl else 86_400,
+            ttl_seconds=float(ttl[:-1]) if ttl else self._ttl_seconds,
             password=options.get("password", ""),
             by_button=options.get("confirm") == "always",
             path=httpx.URL(told["url"]).path,
@@ -236,7 +252,7 @@ class Crowd:
         )  # fmt: skip
         asked = self._judged(drop, What.DELETE, answer)
         if answer.status == 200:
-            asked = replace(asked, still_there=self._names(drop))
+            asked = replace(asked, still_there=await self._names_left(drop, self._stale_seconds))
         self._history.asked.append(asked)
 
     # One request.
@@ -322,8 +338,10 @@ class Crowd:
         elif what is What.RESUME:
             asked = replace(asked, claim=visitor.claim)
         whole = asked.complete and visitor.parts and visitor.offset >= drop.size
+        # Without a second chance two answers are no download, though they hold the file.
+        whole = whole and (drop.resumable or asked.received == drop.size)
         if whole and drop.max_downloads == 1:
-            asked = replace(asked, still_there=await self._names_left(drop))
+            asked = replace(asked, still_there=await self._names_left(drop, GONE_SECONDS))
             visitor.parts[-1:] = [asked]
         self._history.asked.append(asked)
         return asked
@@ -349,7 +367,7 @@ class Crowd:
     def _names(self, drop: Kept) -> tuple[str, ...]:
         return tuple(found.place for found in self._volume.find(DropId(drop.id)))
 
-    async def _names_left(self, drop: Kept, seconds: float = GONE_SECONDS) -> tuple[str, ...]:
+    async def _names_left(self, drop: Kept, seconds: float) -> tuple[str, ...]:
         async def gone() -> bool:
             return not self._names(drop)
 

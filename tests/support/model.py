@@ -65,23 +65,28 @@ def _once(history: History, drop: Kept, asked: Sequence[Asked]) -> Iterator[str]
     fed = [a for a in asked if a.fed]
     if any(not a.claim for a in fed):
         yield "1 bytes without a claim"
-    claims = list(dict.fromkeys(a.claim for a in fed))
-    if drop.max_downloads > 1:
-        # There Redis alone counts; a lost count is told in the README.
-        counted = not history.forgot(fed[-1].ended) if fed else True
-        # What broke off is given back where the drop is restorable.
-        if counted and not drop.restorable and len(claims) > drop.max_downloads:
-            yield f"1 {len(claims)} claims were fed, {drop.max_downloads} may be"
+    if drop.restorable:
+        if drop.max_downloads == 1:
+            yield from _one_after_the_other(history, drop, fed)
         return
-    if not drop.restorable:
-        if len(claims) > 1:
-            yield f"1 {len(claims)} claims were fed, 1 may be"
-        return
+    claims = {a.claim for a in fed}
+    # Of several downloads Redis alone keeps count; a lost count is told in the README.
+    counted = drop.max_downloads == 1 or not history.forgot(max((a.ended for a in fed), default=0))
+    if counted and len(claims) > drop.max_downloads:
+        yield f"1 {len(claims)} claims were fed, {drop.max_downloads} may be"
+
+
+def _one_after_the_other(history: History, drop: Kept, fed: Sequence[Asked]) -> Iterator[str]:
+    """1, for a drop that is given to the next when a download broke off."""
     for late in fed:
-        after = (a for a in fed if a.claim != late.claim and a.headed < late.began)
         before = [a for a in fed if a.claim == late.claim and a.headed < late.began]
-        if any(a.headed > before[0].headed for a in after if before):
+        others = (a for a in fed if a.claim != late.claim and a.headed < late.began)
+        if before and any(a.headed > before[0].headed for a in others):
             yield "1 a claim was fed again after the next one"
+    if not drop.resumable:
+        # There each answer is a download of its own: no second chance.
+        fed = [a for a in fed if a.received == drop.size]
+    claims = dict.fromkeys(a.claim for a in fed)
     whole = [c for c in claims if covers(drop.size, [a for a in fed if a.claim == c])]
     for claim in whole[:-1]:
         ended = max(a.ended for a in fed if a.claim == claim)

@@ -80,7 +80,12 @@ class Service:
 
     def wait_ready(self) -> None:
         """Wait until it can do its work."""
-        wait_until(self._is_ready, START_SECONDS, what=f"{self.name} to be ready")
+        try:
+            wait_until(self._is_ready, START_SECONDS, what=f"{self.name} to be ready")
+        except AssertionError as exc:
+            with contextlib.suppress(httpx.TransportError):
+                exc.add_note(httpx.get(f"{self.url}/readyz", timeout=5).text)
+            raise
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
