@@ -95,11 +95,11 @@ async def run(
             )
             crowd = Crowd(fleet, history, long_form.SEED, ttl_seconds=TTL_SECONDS)
             field = Field(fleet, history, redis, proxy, disk)
-            async with loose(crowd):
+            async with loose(crowd) as clients:
                 if names is not None:
                     await strike_all(field, names, dice)
                 until = time.monotonic() + 60 * minutes
-                while time.monotonic() < until:
+                while time.monotonic() < until and not clients.done():
                     usable = [n for n in NEMESES if disk or not n.needs_disk]
                     await strike_all(field, [dice.choice(usable)], dice)
             problems = await settle(fleet, redis.url, crowd)
@@ -111,12 +111,12 @@ async def run(
 
 
 @contextlib.asynccontextmanager
-async def loose(crowd: Crowd) -> AsyncIterator[None]:
+async def loose(crowd: Crowd) -> AsyncIterator[asyncio.Task[None]]:
     """The crowd goes about its business while the block runs, and ends what it began."""
     going = True
     task = asyncio.create_task(crowd.run(6, lambda _: going))
     try:
-        yield
+        yield task
     finally:
         going = False
         await task

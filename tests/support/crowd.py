@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import httpx
 
 from oncedrop_common.drops import DropId
+from oncedrop_common.errors import VolumeUnavailable
 from oncedrop_common.volume import Volume
 from support.fleet import Fleet
 from support.history import Asked, History, Kept, What, body_of
@@ -365,7 +366,10 @@ class Crowd:
         return replace(asked, leaked=leaked)
 
     def _names(self, drop: Kept) -> tuple[str, ...]:
-        return tuple(found.place for found in self._volume.find(DropId(drop.id)))
+        # A volume that is away leads to no bytes.
+        with contextlib.suppress(VolumeUnavailable):
+            return tuple(found.place for found in self._volume.find(DropId(drop.id)))
+        return ()
 
     async def _names_left(self, drop: Kept, seconds: float) -> tuple[str, ...]:
         async def gone() -> bool:

@@ -44,7 +44,7 @@ from oncedrop_janitor.plan import (
     Why,
     decide,
 )
-from oncedrop_janitor.report import Report
+from oncedrop_janitor.report import Report, standing_objection
 from oncedrop_janitor.scan import Scan, count_strangers
 
 SWEEP = "sweep"
@@ -125,15 +125,17 @@ class Passes:
         return max(own, shared, key=lambda result: int(result.get("started_ms", 0)))
 
     async def require_unguarded(self) -> None:
-        """The /readyz check: no pass was stopped by the guard when it last ran.
+        """The /readyz check: the guard has nothing against what passes would delete.
 
         Raises:
-            SweepGuarded: One was; says why.
+            SweepGuarded: It has; says why.
         """
+        if isinstance(self._pairing.problem, VolumeUnavailable):
+            raise SweepGuarded(self._pairing.problem.detail)
         for name in (SWEEP, DUE):
-            reason = (await self.last(name)).get("guard")
+            reason = standing_objection(await self.last(name))
             if reason:
-                raise SweepGuarded(str(reason))
+                raise SweepGuarded(reason)
 
     # The passes.
 
@@ -185,7 +187,8 @@ class Passes:
             kept=report.kept_by_grace,
             errors=report.errors,
         )
-        self._gauges.guard(active=any(result.get("guard") for result in self._results.values()))
+        standing = any(standing_objection(result) for result in self._results.values())
+        self._gauges.guard(active=standing or report.guard is not None)
         if isinstance(report.failure, StoreUnavailable):
             return
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -136,3 +137,13 @@ class Report:
             "scanned": self.scanned,
             "removed": self.removed,
         }
+
+
+def standing_objection(result: Mapping[str, Any]) -> str | None:
+    """Why this kept result of a pass forbids deletions until another pass finds otherwise.
+
+    A pass that ended because Redis and volume were no pair says nothing of later: whether they
+    are one is known at any time.
+    """
+    guard = result.get("guard")
+    return str(guard) if guard and not result.get("error") else None

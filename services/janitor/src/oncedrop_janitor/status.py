@@ -23,7 +23,7 @@ from oncedrop_common.volume import Volume
 from oncedrop_janitor.leadership import Leadership
 from oncedrop_janitor.passes import DUE, SWEEP, Passes
 from oncedrop_janitor.plot import Curve, curve
-from oncedrop_janitor.report import Report
+from oncedrop_janitor.report import Report, standing_objection
 from oncedrop_janitor.schedule import Schedule
 from oncedrop_janitor.sessions import Sessions
 
@@ -117,7 +117,8 @@ class Status:
         sweep, due, (usage, warnings) = await asyncio.gather(
             self._passes.last(SWEEP), self._passes.last(DUE), self._dependencies()
         )
-        reasons = [text for text in (self._problem(), sweep.get("guard"), due.get("guard")) if text]
+        told = (self._problem(), standing_objection(sweep), standing_objection(due))
+        reasons = [text for text in told if text]
         next_runs = self._schedule.next_runs()
         if self._settings.admin_token is None:
             warnings.append("No admin token is set: operators' calls are refused.")
