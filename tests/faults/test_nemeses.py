@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -20,12 +21,20 @@ import pytest
 from support import fault_docs, long_form
 from support.crowd import Crowd
 from support.fleet import running_fleet
-from support.history import History
+from support.history import Fault, History
 from support.model import story, summary, violations
 from support.nemeses import NEMESES, Field, Nemesis, small_disk
+from support.redis_nodes import (
+    FAILOVER_SECONDS,
+    cluster_url,
+    is_primary,
+    running_cluster,
+    running_sentinels,
+)
 from support.redis_proxy import RedisProxy
 from support.settling import settle, told_secrets
 from support.stack import OwnRedis
+from support.waiting import wait_until_async
 
 LEASE_SECONDS = 6
 # Of a drop that nobody comes for: the disk is small.
@@ -156,6 +165,86 @@ async def test_all_nemeses_at_random_find_no_violation(
     with capsys.disabled():
         print(f"\nSEED={long_form.SEED}: {numbers}")  # noqa: T201 - as above
     fault_docs.write("long run", f"{long_form.MINUTES:g} minutes: {numbers}.")
+
+
+async def traffic(folder: Path, url: str, breaking: Callable[[History], Awaitable[None]]) -> str:
+    """Clients of a small fleet over this Redis, while it breaks.
+
+    Returns:
+        The run in numbers.
+    """
+    history = History(LEASE_SECONDS)
+    volume_dir = folder / "volume"
+    volume_dir.mkdir()
+    with contextlib.ExitStack() as stack:
+        fleet = await asyncio.to_thread(
+            stack.enter_context,
+            running_fleet(folder, url, [volume_dir], sizes=(1, 2, 1), **SETTINGS),
+        )
+        crowd = Crowd(fleet, history, long_form.SEED, ttl_seconds=TTL_SECONDS)
+        async with loose(crowd):
+            await asyncio.sleep(1)
+            await breaking(history)
+            await asyncio.sleep(3)
+        problems = await settle(fleet, url, crowd)
+        problems += told_secrets(history, [folder])
+        await asyncio.to_thread(stack.close)
+    return judge(history, problems)
+
+
+def note(history: History, name: str, began: float, *, forgets: bool) -> None:
+    history.faults.append(Fault(name, began, time.monotonic(), forgets))
+
+
+@pytest.mark.timeout(180)
+async def test_a_sentinel_failover_to_a_replica_that_is_behind_finds_no_violation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1, 3: the last seconds of the primary are lost; the volume remembers."""
+    with running_sentinels(tmp_path) as (nodes, url):
+        primary, replica = nodes
+
+        async def failover(history: History) -> None:
+            began = time.monotonic()
+            # It answers, but takes nothing more in.
+            await asyncio.to_thread(replica.call, "REPLICAOF", "127.0.0.1", 1)
+            await asyncio.sleep(2)
+            await asyncio.to_thread(replica.call, "REPLICAOF", "127.0.0.1", primary.port)
+            await asyncio.to_thread(primary.end)
+            await wait_until_async(
+                lambda: asyncio.to_thread(is_primary, replica), FAILOVER_SECONDS, what="a failover"
+            )
+            note(history, "failover", began, forgets=True)
+
+        numbers = await traffic(tmp_path, url, failover)
+    with capsys.disabled():
+        print(f"\nSEED={long_form.SEED}: {numbers}")  # noqa: T201 - as above
+
+
+@pytest.mark.timeout(180)
+async def test_a_cluster_whose_node_stops_and_whose_node_dies_finds_no_violation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1, 3, 9: drops of the other nodes go on; a replica that is a little behind takes over."""
+    with running_cluster(tmp_path, replica=True) as nodes:
+
+        async def breaking(history: History) -> None:
+            began = time.monotonic()
+            nodes[2].process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(4)
+            nodes[2].process.send_signal(signal.SIGCONT)
+            note(history, "node stopped", began, forgets=False)
+            await asyncio.sleep(1)
+            began = time.monotonic()
+            await asyncio.to_thread(nodes[0].end)
+            await wait_until_async(
+                lambda: asyncio.to_thread(is_primary, nodes[3]), FAILOVER_SECONDS, what="a failover"
+            )
+            note(history, "node killed", began, forgets=True)
+
+        numbers = await traffic(tmp_path, cluster_url(nodes), breaking)
+    with capsys.disabled():
+        print(f"\nSEED={long_form.SEED}: {numbers}")  # noqa: T201 - as above
 
 
 def test_the_page_has_every_nemesis() -> None:

@@ -138,12 +138,20 @@ def _ended(history: History, drop: Kept, asked: Sequence[Asked], at: Asked) -> b
 def _kept(history: History, drop: Kept, asked: Sequence[Asked]) -> Iterator[str]:
     """3 (acknowledged means kept), 7 (looking is free: to look is no reason for an end)."""
     for a in asked:
-        if a.settled and a.what is What.TAKE and a.status not in (200, 206, 303, 404, 410):
+        # A record that came back older than the end of its drop is kept until grace is over.
+        held = a.settled and a.status == 409
+        missing = (a.reason == "blob_missing" or held) and history.forgot(a.ended)
+        answers = (200, 206, 303, 404, 410)
+        if a.settled and a.what is What.TAKE and not missing and a.status not in answers:
             yield f"3 in the end {a.status} {a.reason}"
         # That a claim is over says nothing of the drop; see _spared.
-        if a.status not in (404, 410) or a.ended < drop.at or a.what is What.RESUME:
+        if (
+            (a.status not in (404, 410) and not missing)
+            or a.ended < drop.at
+            or a.what is What.RESUME
+        ):
             continue
-        if a.status == 410 and a.reason in ("claimed", "") and not a.settled:
+        if a.status != 404 and a.reason in ("claimed", "", "blob_missing") and not a.settled:
             # Somebody's for a while, even if that somebody was told nothing. An answer to HEAD,
             # or one that was not read, gives no reason.
             takes = (b for b in asked if b.what in (What.TAKE, What.RESUME) and b is not a)

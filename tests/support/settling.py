@@ -71,7 +71,7 @@ async def _converge(fleet: Fleet) -> list[str]:
     """5: one sweep heals, the next one has nothing to do."""
     problems: list[str] = []
     first = await asyncio.to_thread(fleet.sweep)
-    for result, counts in ((first, _STRANGE), (await asyncio.to_thread(fleet.sweep, 1), CHANGES)):
+    for result, counts in ((first, _STRANGE), (await asyncio.to_thread(fleet.sweep, -1), CHANGES)):
         if "errors" not in result:
             problems.append(f"5 no sweep: {result}")
         else:

@@ -110,6 +110,12 @@ def test_what_may_happen_is_no_violation() -> None:
         ),
         pytest.param("3", history(fed(110, "A"), refused(120, 404)), id="404 instead of 410"),
         pytest.param(
+            "3",
+            history(refused(130, 503, "blob_missing", settled=True),
+                    faults=broken(111, 111, forgets=True)),
+            id="a file is missing, and nothing had ended the drop",
+        ),
+        pytest.param(
             "3", history(refused(190, 409, settled=True)), id="held for ever"
         ),
         pytest.param(
@@ -150,6 +156,11 @@ def test_what_must_not_happen_is_found(number: str, bad: History) -> None:
         pytest.param(
             history(fed(110, "A"), refused(120, 404), faults=broken(111, 111, forgets=True)),
             id="a forgotten tombstone",
+        ),
+        pytest.param(
+            history(fed(110, "A"), refused(130, 503, "blob_missing", settled=True),
+                    faults=broken(111, 111, forgets=True)),
+            id="a forgotten end, whose record waits for grace",
         ),
         pytest.param(
             history(refused(109, None), refused(130, 410, "interrupted"), faults=broken(105, 120)),

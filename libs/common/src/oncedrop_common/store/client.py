@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from oncedrop_common.errors import ConfigurationError
@@ -97,3 +97,16 @@ def _sentinel(url: str, timeout_seconds: float, options: dict[str, Any]) -> Redi
         max_connections=MAX_CONNECTIONS,
     )
     return client
+
+
+async def close(client: RedisClient) -> None:
+    """Close its connections, those to the sentinels too, which redis-py leaves open.
+
+    Raises:
+        RedisError, OSError: One of them failed.
+    """
+    await client.aclose()
+    pool = None if isinstance(client, RedisCluster) else client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()

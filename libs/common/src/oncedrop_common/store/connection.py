@@ -15,7 +15,7 @@ from oncedrop_common.errors import BlobDamaged, StoreUnavailable
 from oncedrop_common.settings import Settings
 from oncedrop_common.store import keys
 from oncedrop_common.store.batch import Batch, exchange
-from oncedrop_common.store.client import RedisClient
+from oncedrop_common.store.client import RedisClient, close
 from oncedrop_common.store.records import parse_drop
 from oncedrop_common.store.scripts import Code, ResultT, Script
 
@@ -75,7 +75,7 @@ class StoreConnection:
         """Send what waits and give the connections back."""
         await self._batch.drain()
         with contextlib.suppress(RedisError, OSError):
-            await self.client.aclose()
+            await close(self.client)
 
     async def ping(self) -> None:
         """Whether Redis answers.
