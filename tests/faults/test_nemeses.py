@@ -142,9 +142,6 @@ def disk(tmp_path: Path) -> Iterator[Path | None]:
             yield folder
 
 
-# Not part of `make test` yet: it still finds that a drop with several downloads can be 503 instead
-# of 410 until grace has gone by, when Redis was wiped just after the last.
-@pytest.mark.skipif(not long_form.ASKED_FOR, reason="make faults")
 @pytest.mark.timeout(180)
 async def test_a_handful_of_nemeses_finds_no_violation(
     tmp_path: Path, disk: Path | None, capsys: pytest.CaptureFixture[str]

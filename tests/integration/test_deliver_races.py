@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oncedrop_common.drops import ClaimHash, DropId
 from oncedrop_common.settings import Settings
+from oncedrop_common.store import keys
 from oncedrop_common.store.arrows import Intervals
 from oncedrop_common.store.client import connect
 from oncedrop_common.store.drop_store import DropStore
@@ -39,6 +40,18 @@ class DeletedBeforeItsFileIsTaken(DropStore):
         await self.delete(drop_id)
         self.volume.unlink(drop_id)
         return answer
+
+
+class EndedAndForgottenBeforeItIsTold(DropStore):
+    """Another range of the claimant was the last; then Redis is wiped."""
+
+    volume: Volume
+
+    async def deliver(self, drop_id: DropId, claim_hash: ClaimHash, acknowledged: Intervals) -> Any:
+        """Not known any more."""
+        self.volume.unlink(drop_id)
+        await self.call("DEL", keys.drop(drop_id))
+        return await super().deliver(drop_id, claim_hash, acknowledged)
 
 
 def with_extensions(app: ASGIApp) -> ASGIApp:
@@ -85,3 +98,18 @@ async def test_a_drop_that_is_deleted_before_its_file_is_taken_is_410(
 
     await deleting.close()
     assert (answer.status_code, answer.json()["reason"]) == (410, "deleted")
+
+
+async def test_a_drop_of_several_downloads_that_is_over_and_forgotten_is_not_made_again(
+    redis_url: str, store: DropStore, volume: Volume
+) -> None:
+    """It was: a record without a file, and so 503 until grace had gone by."""
+    drop = await make_ready_drop(store, volume, max_downloads=2)
+    forgetting = EndedAndForgottenBeforeItIsTold(connect(redis_url, 5), TEST_LEASES, 5)
+    forgetting.volume = volume
+
+    assert (await answer_of(forgetting, volume, drop.token)).status_code == 200
+
+    await forgetting.close()
+    assert await store.read(drop.drop_id) is None
+    assert (await answer_of(store, volume, drop.token)).status_code == 404

@@ -10,7 +10,6 @@ import os
 import random
 import secrets
 
-ASKED_FOR = "FAULTS_LONG" in os.environ
 LONG = bool(os.environ.get("FAULTS_LONG"))
 MINUTES = float(os.environ.get("FAULTS_MINUTES") or 20)
 SEED = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))

@@ -337,8 +337,11 @@ class Delivery:
     async def _remember(self, held: Held) -> None:
         """Redis forgot the drop; this request holds its file, which proves the claim.
 
-        With several downloads only Redis counts, and it counts anew.
+        With several downloads only Redis counts, and it counts anew; unless the last one has ended
+        before it forgot, and the file is gone.
         """
+        if not held.single and not await asyncio.to_thread(self._volume.find, held.drop_id):
+            return
         result, _ = await self._store.rebuild(
             held.drop_id, held.meta, held.claim_hash if held.single else None
         )
