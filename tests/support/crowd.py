@@ -311,11 +311,14 @@ class Crowd:
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = visitor.claim_path
         way = dice.choice(("url", "url", "cookie", "if-range", "if-match"))
+        if visitor.drop.by_button:
+            # The link itself only ever shows the page.
+            way = "url"
         if way == "cookie" and visitor.cookie:
             path, headers["Cookie"] = visitor.drop.path, visitor.cookie
-        elif way == "if-range" and start and not visitor.drop.by_button:
+        elif way == "if-range" and start:
             path, headers["If-Range"] = visitor.drop.path, f'"{visitor.claim}"'
-        elif way == "if-match" and not visitor.drop.by_button:
+        elif way == "if-match":
             path, headers["If-Match"] = visitor.drop.path, f'"{visitor.claim}"'
         if path == visitor.drop.path and visitor.drop.password:
             headers.update(_basic(visitor.drop.password))

@@ -47,7 +47,7 @@ def create_app(settings: Settings, store: DropStore, volume: Volume) -> Starlett
         store=store,
         claiming=claiming,
         delivery=delivery,
-        guard=PasswordGuard(store, volume, Passwords(), metrics),
+        guard=PasswordGuard(store, volume, claiming, Passwords(), metrics),
         pairing=pairing,
         landing=landing,
         metrics=metrics,

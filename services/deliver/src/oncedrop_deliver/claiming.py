@@ -189,7 +189,7 @@ class Claiming:
             self._metrics.arrow("claim", result)
             match result:
                 case ClaimResult.UNKNOWN:
-                    await self._rebuild(drop_id, mine)
+                    await self.rebuild(drop_id, mine)
                 case ClaimResult.UPLOADING:
                     await self._commit(drop_id)
                 case _ if drop is None:
@@ -374,8 +374,12 @@ class Claiming:
                 return found, self._volume.open_blob(drop_id)
         return found, None
 
-    async def _rebuild(self, drop_id: DropId, mine: ClaimHash) -> None:
+    async def rebuild(self, drop_id: DropId, mine: ClaimHash | None = None) -> None:
         """Make the record again from what lies in the volume.
+
+        Args:
+            drop_id: Whose record Redis does not know.
+            mine: The claimant who asks; its file goes before another's.
 
         Raises:
             LinkUnknown: Nothing of this drop is there.
@@ -385,7 +389,6 @@ class Claiming:
         files = await asyncio.to_thread(self._volume.find, drop_id)
         claimed = [f for f in files if f.place is Place.CLAIMED]
         ready = [f for f in files if f.place is Place.BLOBS]
-        # The claimant's own file before another's.
         claimed.sort(key=lambda f: f.claim_hash != mine)
         for found in claimed + ready:
             with contextlib.suppress(BlobMissing):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -115,7 +116,7 @@ class Links:
         return Response(headers=file_headers(meta, Whole()))
 
     async def _take(self, request: Request, token: str, wanted: DropId) -> Response:
-        request_id = mint()
+        request_id = uuid.uuid4().hex
         password = basic_password(request)
         given_back = _claim_ids(request)
         verified = False
@@ -200,7 +201,7 @@ class Links:
     async def _resume(
         self, request: Request, wanted: DropId, claim_id: str, *, token: str | None
     ) -> Response:
-        held = await self._claiming.resume(wanted, claim_id, mint())
+        held = await self._claiming.resume(wanted, claim_id, uuid.uuid4().hex)
         return await self._answer(request, held, token=token)
 
     async def _answer(self, request: Request, held: Held, *, token: str | None) -> Response:
