@@ -40,7 +40,7 @@ def main() -> None:
     if HASH in without:
         vars(upload)["hashlib"] = SimpleNamespace(sha256=_NoDigest)
     if FSYNC in without:
-        vars(os)["fsync"] = _no_fsync
+        vars(os)["fsync"] = vars(os)["fdatasync"] = _no_fsync
     runpy.run_module(f"oncedrop_{service}", run_name="__main__")
 
 

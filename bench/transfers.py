@@ -16,6 +16,7 @@ from bench.results import Sample
 from bench.seeding import large_drops, redis_client
 from bench.servers import BenchError, Server, Usage, watched
 from bench.stack import Stack
+from oncedrop_common.volume import Place
 
 _GONE_SECONDS = 10
 _POLL_SECONDS = 0.01
@@ -71,7 +72,7 @@ def download_once(
 
 def held_files(stack: Stack) -> int:
     """How many files are in claimed/: under way, or left by who went away."""
-    return len(os.listdir(stack.volume.claimed_folder))
+    return len(os.listdir(stack.volume.root / Place.CLAIMED))
 
 
 def wait_until_gone(stack: Stack, most: int) -> None:

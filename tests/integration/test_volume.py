@@ -208,13 +208,13 @@ def test_unlink_goes_in_the_order_in_which_files_move(
     for place in (Place.CLAIMED, Place.BLOBS, Place.INCOMING):
         _put(volume, place)
     order: list[str] = []
-    unlink = Path.unlink
+    unlink = os.unlink
 
-    def noting(path: Path, *, missing_ok: bool = False) -> None:
-        order.append(path.relative_to(volume.root).parts[0])
-        unlink(path, missing_ok=missing_ok)
+    def noting(path: str) -> None:
+        order.append(Path(path).relative_to(volume.root).parts[0])
+        unlink(path)
 
-    monkeypatch.setattr(Path, "unlink", noting)
+    monkeypatch.setattr(os, "unlink", noting)
     assert volume.unlink(DROP) == 3 * (HEADER_BYTES + len(BODY))
     assert order == [*Place]
     assert _files(volume) == set()
@@ -739,16 +739,16 @@ def test_headers_and_folders_are_on_disk_before_commit_returns(
 ) -> None:
     """The order of DESIGN: header, fsync, rename into blobs/, fsync of both folders."""
     order: list[str] = []
-    fsync, rename, pwrite = os.fsync, Path.rename, os.pwrite
+    fsync, rename, pwrite = os.fsync, os.rename, os.pwrite
 
     def noting_fsync(fd: int) -> None:
         target = Path(f"/proc/self/fd/{fd}").readlink()
         order.append(f"fsync {target.relative_to(volume.root)}")
         fsync(fd)
 
-    def noting_rename(path: Path, target: Path) -> Path:
+    def noting_rename(path: str, target: str) -> None:
         order.append("rename")
-        return rename(path, target)
+        rename(path, target)
 
     def noting_pwrite(fd: int, data: bytes, offset: int) -> int:
         order.append(f"write at {offset}")
@@ -757,7 +757,7 @@ def test_headers_and_folders_are_on_disk_before_commit_returns(
     part = volume.create_part(DROP)
     part.write_at(HEADER_BYTES, BODY)
     monkeypatch.setattr(os, "fsync", noting_fsync)
-    monkeypatch.setattr(Path, "rename", noting_rename)
+    monkeypatch.setattr(os, "rename", noting_rename)
     monkeypatch.setattr(os, "pwrite", noting_pwrite)
     volume.commit_part(part, BlobHeader(DROP, META))
     assert order[:3] == ["write at 0", f"fsync incoming/{DROP}", "rename"]

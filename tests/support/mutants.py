@@ -211,12 +211,12 @@ MUTANTS = (
         (
             Edit(
                 f"{_COMMON}/volume/layout.py",
-                "            fsync_folder(target.parent)\n            CrashPoint",
+                "            fsync_folder(self._shard_path(part.drop_id))\n            CrashPoint",
                 "            CrashPoint",
             ),
             Edit(
                 f"{_COMMON}/volume/layout.py",
-                "            fsync_folder(self.root / Place.INCOMING)\n            CrashPoint",
+                "            fsync_folder(self._incoming)\n            CrashPoint",
                 "            CrashPoint",
             ),
         ),
@@ -235,7 +235,7 @@ MUTANTS = (
         (
             Edit(
                 f"{_COMMON}/volume/layout.py",
-                "            fsync_folder(target.parent)\n        return True\n",
+                "            fsync_folder(self._shard_path(drop_id))\n        return True\n",
                 "            pass\n        return True\n",
             ),
         ),

@@ -16,7 +16,6 @@ import json
 import re
 import struct
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from oncedrop_common.drops import (
     CONTENT_TYPE_MAX_BYTES,
@@ -112,13 +111,21 @@ def parse(page: bytes) -> BlobHeader:
 
 def _sound(meta: DropMeta) -> bool:
     """Whether every field has its type and range: a valid checksum proves no good intention."""
-    fields: dict[str, Any] = asdict(meta)
-    texts = [fields[n] for n in ("name", "content_type", "sha256", "owner_hash", "password_hash")]
-    numbers = [fields[n] for n in ("size", "created_ms", "expires_ms", "max_downloads")]
+    texts: tuple[object, ...] = (
+        meta.name,
+        meta.content_type,
+        meta.sha256,
+        meta.owner_hash,
+        meta.password_hash,
+    )
+    numbers: tuple[object, ...] = (
+        meta.size, meta.created_ms, meta.expires_ms, meta.max_downloads,
+    )  # fmt: skip
+    resume: object = meta.resume
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(number) is int and 0 <= number < _MAX_NUMBER for number in numbers)
-        and isinstance(fields["resume"], bool)
+        and isinstance(resume, bool)
         and meta.max_downloads > 0
         and all(_HEX_64.fullmatch(digest) for digest in (meta.sha256, meta.owner_hash))
     )

@@ -23,7 +23,7 @@ from oncedrop_common.blob_header import HEADER_BYTES, BlobHeader
 from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.drops import DropMeta
 from oncedrop_common.errors import OncedropError, StoreUnavailable, UploadTooLarge
-from oncedrop_common.http.zero_copy import finished
+from oncedrop_common.http.zero_copy import CONNECTION, Connection, finished
 from oncedrop_common.metrics import Metrics
 from oncedrop_common.passwords import Passwords
 from oncedrop_common.settings import Settings
@@ -31,13 +31,15 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.store.scripts import Abandon, Commit, OpenUpload, RenewUpload
 from oncedrop_common.tokens import drop_id, mint, owner_hash
 from oncedrop_common.volume import Part, Volume
+from oncedrop_ingest.early_sync import EarlySync
 from oncedrop_ingest.options import Options
 from oncedrop_ingest.reservation import Reservation
 
-BLOCK_BYTES = 1024 * 1024
+BLOCK_BYTES = 2 * 1024 * 1024
 # A client that sends byte by byte would fill the memory with what each piece costs.
 _BLOCK_PIECES = 1024
 _BUDGET_BYTES = 32 * 1024 * 1024
+_RECEIVE_LEAST_BYTES = 64 * 1024
 _RENEW_SECONDS = (1.0, 5.0)
 _CLEAN_UP_SECONDS = 4.0
 
@@ -106,6 +108,7 @@ class Upload:
         ttl_seconds: int,
         body_offset: int,
         block_size: BlockSize,
+        early_sync: EarlySync,
     ) -> None:
         self.token = mint()
         self.owner_key = mint()
@@ -125,6 +128,8 @@ class Upload:
         self._block: Block = []
         self._block_bytes = 0
         self._block_size = block_size
+        self._early_sync = early_sync
+        self._connection: Connection | None = request.scope["extensions"].get(CONNECTION)
         self._writing: asyncio.Task[None] | None = None
         shortest, longest = _RENEW_SECONDS
         lease = tools.settings.upload_lease_seconds
@@ -179,7 +184,14 @@ class Upload:
         self._block_bytes += len(data)
         if self._block_bytes >= self._block_size.most or len(self._block) >= _BLOCK_PIECES:
             await self._write_block()
+        self._ask_for_the_rest()
         await self._renew_when_due()
+
+    def _ask_for_the_rest(self) -> None:
+        """Let the next piece fill the block, and not be larger."""
+        if self._connection is not None:
+            rest = self._block_size.most - self._block_bytes
+            self._connection.receive_bytes = max(rest, _RECEIVE_LEAST_BYTES)
 
     async def flush(self) -> None:
         """Wait until all that was appended is in the file; raises as write."""
@@ -207,6 +219,7 @@ class Upload:
         if written is not None:
             raise written
         CrashPoint.UPLOAD_IN_BODY.reached()
+        self._early_sync.written(self._open_part, self._position)
 
     def _write(self, offset: int, block: Block) -> None:
         for data, _ in block:
@@ -280,6 +293,7 @@ class Upload:
             ClientDisconnect: Nobody is left to take the link.
         """
         await self.flush()
+        await self._early_sync.ended()
         password_hash = await self._password_hash(options.password)
         if self.size == 0:
             # The file ends with its header page, wherever the body was to begin.
@@ -327,6 +341,8 @@ class Upload:
             # It must not write into a descriptor that was closed and given to somebody else.
             await asyncio.wait({self._writing})
             self._writing.exception()
+        with contextlib.suppress(OncedropError):
+            await self._early_sync.ended()
         if self._part is not None:
             self._part.close()
         CrashPoint.UNDO_BEFORE_UNLINK.reached()

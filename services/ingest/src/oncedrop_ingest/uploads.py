@@ -13,6 +13,7 @@ from starlette.requests import Request
 from oncedrop_common.blob_header import HEADER_BYTES
 from oncedrop_common.crash_points import CrashPoint
 from oncedrop_common.errors import OncedropError
+from oncedrop_ingest.early_sync import EarlySync, SyncPlaces
 from oncedrop_ingest.upload import BlockSize, Tools, Upload
 
 log = structlog.get_logger()
@@ -24,6 +25,7 @@ class Uploads:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._block_size = BlockSize()
+        self._sync_places = SyncPlaces()
 
     @contextlib.asynccontextmanager
     async def opened(
@@ -46,7 +48,10 @@ class Uploads:
             VolumeFull: No room for that many bytes.
             StoreUnavailable, VolumeUnavailable: One of them does not answer.
         """
-        upload = Upload(self._tools, request, ttl_seconds, body_offset, self._block_size)
+        early_sync = EarlySync(self._sync_places)
+        upload = Upload(
+            self._tools, request, ttl_seconds, body_offset, self._block_size, early_sync
+        )
         request.state.drop_id = upload.drop_id
         try:
             with self._block_size.shared():

@@ -98,6 +98,7 @@ class Connection:
 
     Attributes:
         lost: Whether it has ended, from either side.
+        receive_bytes: How much of a long body a message has at most; the application may say.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -107,6 +108,7 @@ class Connection:
         self._holders = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self.lost = False
+        self.receive_bytes = _RECEIVE_BYTES
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -299,7 +301,8 @@ class ZeroCopyCycle(RequestResponseCycle):
             return message
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        body = await self.protocol.client_connection.receive(min(self._left, _RECEIVE_BYTES))
+        connection = self.protocol.client_connection
+        body = await connection.receive(min(self._left, connection.receive_bytes))
         if not body:
             self.disconnected = True
             self._let_go()

@@ -94,6 +94,15 @@ class Part:
         with translated():
             return os.pread(self.fd, count, offset)
 
+    def sync(self) -> None:
+        """Bring to the disk what was written before.
+
+        Raises:
+            VolumeFull, VolumeUnavailable: Not all of it is there, and no later call will say so.
+        """
+        with translated():
+            os.fdatasync(self.fd)
+
     def close(self) -> None:
         """Give the descriptor back; safe to repeat."""
         if self.fd >= 0:

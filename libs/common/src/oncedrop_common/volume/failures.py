@@ -37,7 +37,7 @@ def must_exist() -> Iterator[None]:
         raise VolumeUnavailable("The volume is not there.") from exc
 
 
-def fsync_folder(path: Path) -> None:
+def fsync_folder(path: str | Path) -> None:
     """Make the folder's entries survive a power cut; raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

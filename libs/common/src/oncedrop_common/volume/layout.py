@@ -37,36 +37,40 @@ _CLAIMED_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})", re.ASCII)
 class Volume(Ground):
     """One mounted volume."""
 
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._incoming, self._blobs, self._claimed = (f"{self.root}/{place}" for place in Place)
+
     # Paths, the only ones there are.
 
-    def _part_path(self, drop_id: DropId) -> Path:
-        return self.root / Place.INCOMING / drop_id
+    def _part_path(self, drop_id: DropId) -> str:
+        return f"{self._incoming}/{drop_id}"
 
-    def _blob_path(self, drop_id: DropId) -> Path:
-        return self.root / Place.BLOBS / drop_id[:2] / drop_id
+    def _shard_path(self, drop_id: DropId) -> str:
+        return f"{self._blobs}/{drop_id[:2]}"
 
-    def _real_blob_path(self, drop_id: DropId) -> Path:
+    def _blob_path(self, drop_id: DropId) -> str:
+        return f"{self._shard_path(drop_id)}/{drop_id}"
+
+    def _real_blob_path(self, drop_id: DropId) -> str:
         """As _blob_path, where a file is to be moved or opened: never through a link."""
-        path = self._blob_path(drop_id)
-        if path.parent.is_symlink():
+        if os.path.islink(self._shard_path(drop_id)):
             raise VolumeUnavailable("Something in the volume has a folder's name.")
-        return path
+        return self._blob_path(drop_id)
 
-    def _claimed_path(self, drop_id: DropId, claim_hash: ClaimHash) -> Path:
-        return self.root / Place.CLAIMED / f"{drop_id}.{claim_hash}"
+    def _claimed_path(self, drop_id: DropId, claim_hash: ClaimHash) -> str:
+        return f"{self._claimed}/{drop_id}.{claim_hash}"
 
-    @property
-    def claimed_folder(self) -> Path:
-        """The folder whose entries must be on disk before a taken file's first byte leaves."""
-        return self.root / Place.CLAIMED
-
-    def path_of(self, found: FoundFile) -> Path:
-        """Where this file was found."""
+    def _path_of(self, found: FoundFile) -> str:
         if found.place is Place.INCOMING:
             return self._part_path(found.drop_id)
         if found.claim_hash is None:
             return self._blob_path(found.drop_id)
         return self._claimed_path(found.drop_id, found.claim_hash)
+
+    def path_of(self, found: FoundFile) -> Path:
+        """Where this file was found."""
+        return Path(self._path_of(found))
 
     # Upload.
 
@@ -94,12 +98,11 @@ class Volume(Ground):
         with must_exist():
             os.fsync(part.fd)
             CrashPoint.UPLOAD_AFTER_FSYNC.reached()
-            target = self._real_blob_path(part.drop_id)
-            self._part_path(part.drop_id).rename(target)
+            os.rename(self._part_path(part.drop_id), self._real_blob_path(part.drop_id))
             CrashPoint.UPLOAD_AFTER_RENAME.reached()
-            fsync_folder(target.parent)
+            fsync_folder(self._shard_path(part.drop_id))
             CrashPoint.UPLOAD_BETWEEN_FOLDER_FSYNCS.reached()
-            fsync_folder(self.root / Place.INCOMING)
+            fsync_folder(self._incoming)
             CrashPoint.UPLOAD_AFTER_FOLDER_FSYNCS.reached()
         part.close()
 
@@ -116,7 +119,7 @@ class Volume(Ground):
         """
         try:
             with translated():
-                self._real_blob_path(drop_id).rename(self._claimed_path(drop_id, claim_hash))
+                os.rename(self._real_blob_path(drop_id), self._claimed_path(drop_id, claim_hash))
         except FileNotFoundError:
             return False
         return True
@@ -136,11 +139,11 @@ class Volume(Ground):
         target = self._real_blob_path(drop_id)
         try:
             with translated():
-                self._claimed_path(drop_id, claim_hash).rename(target)
+                os.rename(self._claimed_path(drop_id, claim_hash), target)
         except FileNotFoundError:
             return False
         with must_exist():
-            fsync_folder(target.parent)
+            fsync_folder(self._shard_path(drop_id))
         return True
 
     def sync_claimed(self) -> None:
@@ -150,7 +153,7 @@ class Volume(Ground):
             VolumeUnavailable: The volume fails.
         """
         with must_exist():
-            fsync_folder(self.claimed_folder)
+            fsync_folder(self._claimed)
 
     def open_claimed(self, drop_id: DropId, claim_hash: ClaimHash) -> OpenBlob:
         """Open the file this claimant took.
@@ -168,9 +171,9 @@ class Volume(Ground):
 
     def open_found(self, found: FoundFile) -> OpenBlob:
         """Open a file that was found, as open_blob."""
-        return self._open(self.path_of(found), found.drop_id)
+        return self._open(self._path_of(found), found.drop_id)
 
-    def _open(self, path: Path, drop_id: DropId) -> OpenBlob:
+    def _open(self, path: str, drop_id: DropId) -> OpenBlob:
         # O_NONBLOCK: a FIFO with a drop's name must not hang the thread.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
@@ -216,7 +219,7 @@ class Volume(Ground):
             found.extend(self._look(Place.INCOMING, self._part_path(drop_id), drop_id))
             found.extend(self._look_in_blobs(drop_id))
         with must_exist():
-            names = os.listdir(self.claimed_folder)
+            names = os.listdir(self._claimed)
         for name in names:
             match = _CLAIMED_NAME.fullmatch(name)
             if match and DropId(match[1]) in files:
@@ -230,15 +233,16 @@ class Volume(Ground):
         return files
 
     def _look_in_blobs(self, drop_id: DropId) -> list[FoundFile]:
-        path = self._blob_path(drop_id)
-        return [] if path.parent.is_symlink() else self._look(Place.BLOBS, path, drop_id)
+        if os.path.islink(self._shard_path(drop_id)):
+            return []
+        return self._look(Place.BLOBS, self._blob_path(drop_id), drop_id)
 
     @staticmethod
     def _look(
-        place: Place, path: Path, drop_id: DropId, claim_hash: ClaimHash | None = None
+        place: Place, path: str, drop_id: DropId, claim_hash: ClaimHash | None = None
     ) -> list[FoundFile]:
         with contextlib.suppress(FileNotFoundError), translated():
-            status = path.lstat()
+            status = os.lstat(path)
             if stat.S_ISREG(status.st_mode):
                 return [_found(place, drop_id, claim_hash, status)]
         return []
@@ -261,9 +265,8 @@ class Volume(Ground):
             VolumeUnavailable: The volume fails.
         """
         with must_exist():
-            for path in (self._part_path(drop_id), self._blob_path(drop_id)):
-                fsync_folder(path.parent)
-            fsync_folder(self.claimed_folder)
+            for folder in (self._incoming, self._shard_path(drop_id), self._claimed):
+                fsync_folder(folder)
 
     def unlink_claimed(self, drop_id: DropId, claim_hash: ClaimHash) -> int:
         """Remove the file this claimant took.
@@ -278,15 +281,15 @@ class Volume(Ground):
 
     def unlink_found(self, found: FoundFile) -> int:
         """Remove a file that was found, as unlink_claimed."""
-        return self._unlink(self.path_of(found))
+        return self._unlink(self._path_of(found))
 
-    def _unlink(self, path: Path) -> int:
+    def _unlink(self, path: str) -> int:
         try:
             with translated():
-                status = path.lstat()
+                status = os.lstat(path)
                 if not stat.S_ISREG(status.st_mode):
                     return 0
-                path.unlink()
+                os.unlink(path)
         except FileNotFoundError:
             return 0
         return status.st_size
@@ -303,15 +306,15 @@ class Volume(Ground):
         Raises:
             VolumeUnavailable: The volume fails.
         """
-        return self._scan(Place.BLOBS, self.root / Place.BLOBS / shard, shard)
+        return self._scan(Place.BLOBS, f"{self._blobs}/{shard}", shard)
 
     def scan_incoming(self) -> list[FoundFile | Stranger]:
         """What lies in incoming/, as scan_blobs."""
-        return self._scan(Place.INCOMING, self.root / Place.INCOMING)
+        return self._scan(Place.INCOMING, self._incoming)
 
     def scan_claimed(self) -> list[FoundFile | Stranger]:
         """What lies in claimed/, as scan_blobs."""
-        return self._scan(Place.CLAIMED, self.claimed_folder)
+        return self._scan(Place.CLAIMED, self._claimed)
 
     def scan_strangers(self) -> list[Stranger]:
         """What lies in the root and in blobs/ itself and is not of the layout.
@@ -328,14 +331,14 @@ class Volume(Ground):
             ]
             strangers += [
                 _stranger(Place.BLOBS, entry)
-                for entry in os.scandir(self.root / Place.BLOBS)
+                for entry in os.scandir(self._blobs)
                 if entry.name not in SHARDS or not entry.is_dir(follow_symlinks=False)
             ]
         return strangers
 
-    def _scan(self, place: Place, folder: Path, shard: str = "") -> list[FoundFile | Stranger]:
+    def _scan(self, place: Place, folder: str, shard: str = "") -> list[FoundFile | Stranger]:
         result: list[FoundFile | Stranger] = []
-        if folder.is_symlink():
+        if os.path.islink(folder):
             return []  # itself a stranger, and reported as one
         with must_exist():
             for entry in os.scandir(folder):
