@@ -32,6 +32,8 @@ _DEVICE = re.compile(
     rf"[{_SPACES}]*(?:\.|\Z)",
     re.IGNORECASE,
 )
+# What most names are, of which nothing needs to be cleaned, unless a device has it.
+_PLAIN = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,100}[A-Za-z0-9_-])?", re.ASCII)
 # Long enough for every real extension; a longer tail is a name with a dot in it.
 _EXTENSION = re.compile(r"(?<=.)(?:\.tar)?\.[^. ]{1,16}\Z", re.IGNORECASE)
 
@@ -53,6 +55,8 @@ def clean_name(raw: str) -> str:
     kept. Dots and spaces at both ends go, so nothing a stranger sends is saved as a dot file.
     Never empty, and cleaning twice changes nothing.
     """
+    if _PLAIN.fullmatch(raw) and not _DEVICE.match(raw):
+        return raw
     component = _SEPARATORS.split(_without_surrogates(raw).rstrip("/\\"))[-1]
     return _cleaned(component, _DOTS_AND_SPACES) or NAMELESS
 

@@ -35,7 +35,13 @@ def content_disposition(name: str) -> str:
 
 
 def _ascii(name: str) -> str:
-    """The name with accents dropped and each run of other foreign characters as one `_`."""
+    """The name with accents dropped and each run of other foreign characters as one `_`.
+
+    Args:
+        name: As clean_name made it.
+    """
+    if name.isascii():
+        return _PERCENT_ESCAPE.sub("_", name)
     plain = "".join(c for c in unicodedata.normalize("NFD", name) if not unicodedata.combining(c))
     # Decomposition can bring forth "<" or ";", hence cleaned once more.
     return _PERCENT_ESCAPE.sub("_", clean_name(re.sub(r"[^ -~]+", "_", plain)))

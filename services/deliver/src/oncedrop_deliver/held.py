@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oncedrop_common.drops import ClaimHash, Drop, DropId, DropMeta
 from oncedrop_common.tokens import claim_hash
@@ -22,6 +22,7 @@ class Held:
     Attributes:
         request_id: Tells this request from others of the same claimant.
         deadline: When the lease ends at the earliest, in boottime seconds.
+        claim_hash: Under which the store and the volume know the claim.
     """
 
     drop_id: DropId
@@ -30,11 +31,11 @@ class Held:
     meta: DropMeta
     blob: OpenBlob
     deadline: float
+    claim_hash: ClaimHash = field(init=False)
 
-    @property
-    def claim_hash(self) -> ClaimHash:
-        """Under which the store and the volume know the claim."""
-        return claim_hash(self.claim_id)
+    def __post_init__(self) -> None:
+        """Make its digest once: it is asked for at each step."""
+        self.claim_hash = claim_hash(self.claim_id)
 
     @property
     def single(self) -> bool:

@@ -173,7 +173,7 @@ class Links:
             claim_id,
             token=token,
             lease_seconds=lease_seconds,
-            secure=self._secure or request.url.scheme == "https",
+            secure=self._secure or request.scope["scheme"] == "https",
         )
 
     # /c/<drop id>.<claim id>/<name>

@@ -27,7 +27,7 @@ class Look(StrEnum):
 
 # Sec-Purpose: the Fetch standard. X-Moz: Firefox before 115. Purpose: Chromium's <link
 # rel=prefetch>. X-Purpose: Safari's previews and Facebook's app.
-_PURPOSE_HEADERS = ("sec-purpose", "purpose", "x-moz", "x-purpose")
+_PURPOSE_HEADERS = {b"sec-purpose", b"purpose", b"x-moz", b"x-purpose"}
 _AHEAD_OF_A_VISIT = {"prefetch", "prerender", "preview", "instant"}
 _WORDS = re.compile(r"[a-z-]+")
 
@@ -41,6 +41,8 @@ def _read_agents() -> tuple[str, ...]:
 PREVIEW_AGENTS = _read_agents()
 """Lower-case parts of User-Agent values that only ever look."""
 
+_PREVIEW_AGENT = re.compile("|".join(map(re.escape, PREVIEW_AGENTS)))
+
 
 def why_looking(headers: Headers, confirm: Confirm = Confirm.AUTO) -> Look | None:
     """Why this GET is looking, or None: it takes.
@@ -50,10 +52,9 @@ def why_looking(headers: Headers, confirm: Confirm = Confirm.AUTO) -> Look | Non
         confirm: The drop's option; ALWAYS makes every GET a look. Without it the headers alone
             are judged.
     """
-    agent = headers.get("user-agent", "").lower()
-    if any(known in agent for known in PREVIEW_AGENTS):
+    if _PREVIEW_AGENT.search(headers.get("user-agent", "").lower()):
         return Look.AGENT
-    if any(_AHEAD_OF_A_VISIT & _words(headers, name) for name in _PURPOSE_HEADERS):
+    if any(name in _PURPOSE_HEADERS and _ahead_of_a_visit(value) for name, value in headers.raw):
         return Look.PREFETCH
     # Browsers name it; curl, wget and the HTTP libraries send `*/*` or nothing.
     if Accept(",".join(headers.getlist("accept"))).names("text/html"):
@@ -61,5 +62,5 @@ def why_looking(headers: Headers, confirm: Confirm = Confirm.AUTO) -> Look | Non
     return Look.CONFIRM if confirm is Confirm.ALWAYS else None
 
 
-def _words(headers: Headers, name: str) -> set[str]:
-    return set(_WORDS.findall(",".join(headers.getlist(name)).lower()))
+def _ahead_of_a_visit(purpose: bytes) -> bool:
+    return not _AHEAD_OF_A_VISIT.isdisjoint(_WORDS.findall(purpose.decode("latin-1").lower()))

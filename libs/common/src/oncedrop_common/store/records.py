@@ -25,8 +25,8 @@ from oncedrop_common.errors import BlobDamaged
 _UNREADABLE = (
     ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
-_CLAIM = "claim:"
-_LAPSED = "lapsed:"
+_CLAIM = "claim"
+_LAPSED = "lapsed"
 
 
 def meta_fields(meta: DropMeta) -> list[str | int]:
@@ -59,14 +59,24 @@ def parse_drop(drop_id: DropId, now_ms: int, flat: Sequence[bytes]) -> Drop:
         BlobDamaged: Fields are missing or are not what they must be.
     """
     try:
-        texts = [item.decode() for item in flat]
-        return _parse(drop_id, now_ms, dict(zip(texts[::2], texts[1::2], strict=True)))
+        texts = iter([item.decode() for item in flat])
+        return _parse(drop_id, now_ms, dict(zip(texts, texts, strict=True)))
     except _UNREADABLE as exc:
         raise BlobDamaged("The record is damaged.", drop_id=drop_id) from exc
 
 
 def _parse(drop_id: DropId, now_ms: int, fields: dict[str, str]) -> Drop:
     state = DropState(fields["state"])
+    claims: list[Claim] = []
+    lapsed: list[ClaimHash] = []
+    for name, value in fields.items():
+        if ":" not in name:
+            continue
+        kind, _, claim_hash = name.partition(":")
+        if kind == _CLAIM:
+            claims.append(_claim(ClaimHash(claim_hash), json.loads(value)))
+        elif kind == _LAPSED:
+            lapsed.append(ClaimHash(claim_hash))
     return Drop(
         drop_id=drop_id,
         state=state,
@@ -76,14 +86,8 @@ def _parse(drop_id: DropId, now_ms: int, fields: dict[str, str]) -> Drop:
         meta=_meta(fields) if state in (DropState.READY, DropState.CLAIMED) else None,
         upload_deadline_ms=int(fields.get("upload_deadline_ms", 0)),
         downloads_left=int(fields.get("downloads_left", 0)),
-        claims=tuple(
-            _claim(ClaimHash(name.removeprefix(_CLAIM)), json.loads(value))
-            for name, value in fields.items()
-            if name.startswith(_CLAIM)
-        ),
-        lapsed=frozenset(
-            ClaimHash(name.removeprefix(_LAPSED)) for name in fields if name.startswith(_LAPSED)
-        ),
+        claims=tuple(claims),
+        lapsed=frozenset(lapsed),
         reason=GoneReason(fields["reason"]) if state is DropState.GONE else None,
         created_ms=int(fields.get("created_ms", 0)),
         expires_ms=int(fields.get("expires_ms", 0)),
