@@ -14,9 +14,10 @@ acknowledgement tells that they have left this machine for good.
 
 A third thing needs no extension: a long body of known length is read past event loop and parser.
 They would copy it three times, 64 KiB at a time. After the first piece the transport is paused and
-`receive` takes up to 256 KiB at a time from a duplicate of the socket, never a byte more than
-`Content-Length` announced; after the last one a fresh parser reads the next request. A body that
-is not taken to its end ends the connection, for nobody knows then where the next request begins.
+`receive` takes pieces of `receive_bytes` (256 KiB; the application may ask for others) from a
+duplicate of the socket, never a byte more than `Content-Length` announced; after the last one a
+fresh parser reads the next request. A body that is not taken to its end ends the connection, for
+nobody knows then where the next request begins.
 
 How sendfile is driven: headers go through the transport, whose buffer must be empty before the
 file follows on a duplicate of the socket (the event loop refuses to watch a descriptor that a
@@ -62,7 +63,7 @@ _BYTES_ACKED_AT = 120
 _BYTES_ACKED = struct.Struct("=Q")
 _FLUSH_STEP_SECONDS = 0.001
 _FLUSH_MOST_SECONDS = 0.02
-_STEP_BYTES = 1024 * 1024
+_STEP_BYTES = 256 * 1024
 # Shorter rests are not worth a fresh parser.
 _DIRECT_LEAST_BYTES = 256 * 1024
 _RECEIVE_BYTES = 256 * 1024
