@@ -171,7 +171,7 @@ def test_a_refusal_in_the_middle_is_read_by_a_client_that_still_sends(
 ) -> None:
     """A form is longer than its file, so only counting finds that this one is too long."""
     file = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"x" * (
-        LIMIT + 500_000
+        LIMIT + 3 * MIB
     )
     request = "\n".join(
         [
