@@ -1,4 +1,4 @@
-"""The usual way as a running server."""
+"""Programs to compare with, each as a running server."""
 
 from __future__ import annotations
 
@@ -24,33 +24,30 @@ def running_usual(folder: Path, redis_url: str = "redis://127.0.0.1:1") -> Itera
     """
     folder.mkdir(parents=True)
     (folder / "ready").write_text("ready\n")
+    settings = {"BENCH_FOLDER": str(folder), "BENCH_REDIS_URL": redis_url, "TMPDIR": str(folder)}
+    with running_uvicorn("bench.usual:create_app", folder, "--factory", **settings) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_uvicorn(app: str, folder: Path, *options: str, **settings: str) -> Iterator[Server]:
+    """An application of the bench under uvicorn, one process; ended with the block.
+
+    Args:
+        app: Where it is, `module:name`; answers `/ready`.
+        folder: Its log goes beside it.
+        *options: Of uvicorn.
+        **settings: For its environment.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    uvicorn = [sys.executable, "-m", "uvicorn", app, "--port", str(port), *options]
     with running(
-        "the usual way",
-        [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "--factory",
-            "bench.usual:create_app",
-            "--port",
-            str(port),
-            "--loop",
-            "uvloop",
-            "--http",
-            "httptools",
-            "--no-access-log",
-        ],
+        app,
+        [*uvicorn, "--loop", "uvloop", "--http", "httptools", "--no-access-log"],
         folder.with_suffix(".log"),
         lambda: answers(f"{url}/ready"),
         url=url,
-        environment={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "BENCH_FOLDER": str(folder),
-            "BENCH_REDIS_URL": redis_url,
-            "TMPDIR": str(folder),
-        },
+        environment={**os.environ, "PYTHONPATH": str(ROOT), **settings},
     ) as server:
         yield server

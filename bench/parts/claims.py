@@ -21,7 +21,7 @@ from bench.results import Case, Sample
 from bench.seeding import records_only, redis_client, settle, small_drops
 from bench.servers import BenchError, Server, Usage, watched
 from bench.stack import Stack, running_stack
-from bench.starlette_app import running_usual
+from bench.starlette_app import running_usual, running_uvicorn
 from bench.transfers import held_files, wait_until_gone
 from bench.usual import KEY
 from oncedrop_common.settings import Settings
@@ -44,6 +44,8 @@ def measure(bench: Bench) -> None:
         running_stack(bench.folder / "stack") as stack,
         redis_client(stack.redis_url) as client,
         running_usual(bench.folder / "usual", stack.redis_url) as usual,
+        running_uvicorn("bench.layers:bare", bench.folder / "bare") as bare,
+        running_uvicorn("bench.layers:starlette", bench.folder / "starlette") as starlette,
     ):
         stack.start_all()
         body = os.urandom(BODY_BYTES)
@@ -64,6 +66,21 @@ def measure(bench: Bench) -> None:
             _script_alone, stack, client, 10_000 if bench.quick else 60_000
         )
         bench.compare(case, contenders)
+
+        case = Case("claims", f"layer by layer, {CONNECTIONS} connections")
+        case.baseline = STATIC
+        rate = partial(static_rate, seconds=seconds, folder=bench.folder)
+        once = OnceRate(stack, stack.deliver, body, seconds=seconds)
+        bench.compare(
+            case,
+            {
+                STATIC: partial(rate, nginx.server, "/small"),
+                "uvicorn, bare ASGI": partial(rate, bare, "/small"),
+                "Starlette, one route": partial(rate, starlette, "/small"),
+                "oncedrop, GET /healthz": partial(rate, stack.deliver, "/healthz"),
+                "oncedrop, one-time link": once,
+            },
+        )
 
 
 def static_rate(
