@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=int(os.environ.get("ROUNDS") or 0), help=f"({_ROUNDS})"
     )
-    parser.add_argument("--quick", action="store_true", help="smaller and fewer: two and a half minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer: 2.5 minutes")
     parser.add_argument(
         "--dir", type=Path, default=ROOT / "data", help="where to work; needs 20 GiB (data)"
     )
