@@ -231,6 +231,29 @@ def test_nothing_but_put_finds_a_page_at_a_files_name(ingest: Service) -> None:
     assert "Disallow: /" in httpx.get(f"{ingest.url}/robots.txt").text
 
 
+def test_a_path_with_several_routes_allows_what_all_of_them_take(ingest: Service) -> None:
+    for path, allowed in (("/", "GET, HEAD, PUT"), ("/o/x", "DELETE, GET, HEAD, POST")):
+        answer = httpx.options(f"{ingest.url}{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("o/x.y", 405),
+        ("o/x.y/events", 405),
+        ("static/oncedrop.css", 405),
+        ("d/x", 404),
+        ("c/x.y", 404),
+    ],
+)
+def test_a_file_put_to_a_links_path_is_refused_for_its_name_would_be_a_secret(
+    ingest: Service, module_volume: Path, path: str, status: int
+) -> None:
+    assert httpx.put(f"{ingest.url}/{path}", content=b"x").status_code == status
+    assert files_in(module_volume) == []
+
+
 # Names.
 
 

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPMethod, HTTPStatus
 from typing import NoReturn
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oncedrop_common.errors import OncedropError
+from oncedrop_common.errors import MethodUnsupported, OncedropError
 from oncedrop_common.metrics import Metrics, method_label
 from oncedrop_common.problems import Problems, problem_of
 
@@ -30,6 +32,7 @@ _QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 _SERVER_ERROR = 500
 _FIRST_ERROR = 400
 _NO_ROUTE = "unmatched"
+_METHODS = sorted(method.value for method in HTTPMethod)
 
 # RFC 9111 section 5.2.2: stored by nobody, changed by nobody on the way.
 _FORCED = [
@@ -63,9 +66,24 @@ def install(app: Starlette, metrics: Metrics, problems: Problems) -> None:
     app.add_middleware(RequestLine, metrics=metrics)
 
 
-async def _pass_on(_request: object, exc: Exception) -> NoReturn:
+async def _pass_on(request: Request, exc: Exception) -> NoReturn:
     """Starlette would answer its HTTPException in plain text; ErrorAnswers does it instead."""
+    if isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette knows the methods of one route only, and a path may have several.
+        raise MethodUnsupported(_allowed(request.scope))
     raise exc
+
+
+def _allowed(scope: Scope) -> tuple[str, ...]:
+    """The methods that some route takes for this path, in order."""
+    return tuple(
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**scope, "method": method})[0] is Match.FULL
+            for route in scope["app"].routes
+        )
+    )
 
 
 def route_template(scope: Scope) -> str:

@@ -148,9 +148,6 @@ class Problem:
 def problem_of(exc: Exception) -> Problem:
     """What to tell about this error; of an unexpected one nothing but that it happened."""
     match exc:
-        case HTTPException(status_code=405):
-            allowed = sorted((exc.headers or {}).get("Allow", "").split(", "))
-            return problem_of(errors.MethodUnsupported(tuple(allowed)))
         case HTTPException(status_code=404):
             return Problem("not_found", 404, "Not found", "Nothing has this address.", {}, {})
         case HTTPException(status_code=status):

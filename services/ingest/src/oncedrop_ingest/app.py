@@ -31,17 +31,21 @@ from oncedrop_ingest.receipt import Receipts
 from oncedrop_ingest.upload import Tools
 from oncedrop_ingest.uploads import Uploads
 
+_NO_NAMES = "(?:o|d|c|static)/"
+
 
 class _PutRoute(Route):
     """A path that exists for PUT only: to other methods it is not there, rather than not allowed.
 
-    Every path is the name of a file that could be put; that makes none of them a page.
+    Every path is the name of a file that could be put; that makes none of them a page. A link's
+    path is no name: whoever puts there by mistake would have its secret stored as one.
     """
 
     def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         super().__init__(path, endpoint, methods=["PUT"])
         # A name may hold a line break; clean_name takes it out.
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
+        pattern = self.path_regex.pattern.replace("^/", f"^/(?!{_NO_NAMES})", 1)
+        self.path_regex = re.compile(pattern, re.DOTALL)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Route's, without a partial match."""
