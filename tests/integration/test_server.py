@@ -47,6 +47,13 @@ async def break_off(request):
         raise StoreUnavailable("away")
     return StreamingResponse(body())
 
+async def endless(request):
+    async def body():
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+    return StreamingResponse(body())
+
 async def slow(request):
     await asyncio.sleep(0.5)
     return PlainTextResponse("slow")
@@ -71,11 +78,14 @@ def create(settings):
     app = Starlette(routes=[
         Route("/hello/{token}", hello), Route("/refuse", refuse, methods=["PUT"]),
         Route("/break_off/{token}", break_off), Route("/slow", slow),
+        Route("/endless", endless),
         Route("/cleans_up", cleans_up),
     ], lifespan=lifespan)
     install(app, Metrics("test"), Problems(Pages()))
     return app
 
+if HOW == "impatient":
+    server._UNTAKEN_SECONDS = 1
 if HOW == "hurry":
     server._GRACEFUL_SECONDS = 1
 server.protocol_for = lambda settings: HTTP
@@ -214,6 +224,22 @@ def test_a_stop_before_the_start_is_complete_is_not_lost(tmp_path: Path) -> None
     with running(tmp_path) as (process, _):
         stop(process)
         assert process.returncode == 0
+
+
+def test_a_client_that_takes_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel answers, so that it looks alive, and has no room."""
+    monkeypatch.setenv("ONCEDROP_CLAIM_LEASE_SECONDS", "1")
+    with (
+        running(tmp_path, "impatient") as (process, port),
+        socket.create_connection(("127.0.0.1", port), BOUND_SECONDS) as client,
+    ):
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert process.stdout is not None
+        lines = map(json.loads, process.stdout)
+        line = next(line for line in lines if line["event"] == "request_finished")
+    assert line["ending"] == "disconnected"
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

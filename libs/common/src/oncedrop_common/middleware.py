@@ -49,6 +49,9 @@ _DEFAULT_CSP = (
     b" form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+RESPONSE_HEADERS = (*_FORCED, (_CSP, _DEFAULT_CSP))
+"""What every response has that brings no Content-Security-Policy of its own."""
+
 log = structlog.get_logger()
 
 

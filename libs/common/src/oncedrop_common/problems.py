@@ -212,14 +212,19 @@ class Problems:
         )
 
 
-def _document(problem: Problem, exc: Exception) -> Response:
-    document = {
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """The members of a problem document (RFC 9457 section 3.1)."""
+    return {
         "type": TYPE_PREFIX + problem.slug,
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,
         **problem.members,
     }
+
+
+def _document(problem: Problem, exc: Exception) -> Response:
+    document = problem_document(problem)
     if isinstance(exc, OncedropError) and exc.drop_id is not None:
         document["drop_id"] = exc.drop_id
     return JSONResponse(

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
         None, description="Address in links; unset: the request's host with the service's port"
     )
     host: str = Field("127.0.0.1", description="Address the services listen on")
+    head_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        30, description="How long a client may take for a request's head, or say nothing at first"
+    )
     ingest_port: Port = Field(8001, description="Port of ingest")
     deliver_port: Port = Field(8002, description="Port of deliver")
     janitor_port: Port = Field(8003, description="Port of janitor")

@@ -30,6 +30,8 @@ from oncedrop_common.settings import Settings, load_settings
 HttpProtocol = type[asyncio.Protocol] | Literal["h11", "httptools"]
 
 _BACKLOG = 2048
+# A client that takes nothing for so long has gone, or does not want it; any lease is over by then.
+_UNTAKEN_SECONDS = 600
 # Longer than a gateway keeps its idle connections (nginx: 60), so that the gateway is the one
 # who closes them: else a request can meet a connection that is being closed.
 _KEEP_ALIVE_SECONDS = 75
@@ -70,7 +72,7 @@ def run_main(
             crash_points.arm(crash_points.CrashAt.parse(settings.crash_at))
             log.warning("crash_point_armed", name=settings.crash_at)
         # A second instance fails before it has touched anything.
-        sockets = _listen(settings.host, port(settings))
+        sockets = _listen(settings.host, port(settings), settings.claim_lease_seconds)
         if workers(settings) > 1:
             sys.exit(_serve_together(service, create, settings, sockets, workers(settings)))
         serve(create(settings), settings, sockets, http=protocol_for(settings))
@@ -167,8 +169,14 @@ def serve(
     log.info("service_stopped")
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address that host stands for."""
+def _listen(host: str, port: int, untaken_seconds: int) -> list[socket.socket]:
+    """Listening sockets for every address that host stands for.
+
+    Args:
+        host: A name or an address.
+        port: 0: one that is free.
+        untaken_seconds: How long a client must at least be given to take what was sent.
+    """
     where = f"{host} port {port}"
     sockets: list[socket.socket] = []
     try:
@@ -188,6 +196,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
                 sockets.remove(sock)
                 sock.close()
                 continue
+            if sys.platform == "linux":
+                # Connections take it over. The kernel ends also who answers and takes nothing.
+                untaken_ms = max(_UNTAKEN_SECONDS, untaken_seconds) * 1000
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, untaken_ms)
             # Only a listening socket keeps the port from everyone else.
             sock.listen(_BACKLOG)
     except OSError as exc:

@@ -43,11 +43,12 @@ from asyncio import Transport
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import httptools
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from oncedrop_common.http.bounded import BoundedProtocol, new_parser
+from oncedrop_common.http.connections import Connections, raise_open_files
 from oncedrop_common.settings import Settings
 
 _log = structlog.get_logger()
@@ -67,7 +68,6 @@ _STEP_BYTES = 256 * 1024
 # Shorter rests are not worth a fresh parser.
 _DIRECT_LEAST_BYTES = 256 * 1024
 _RECEIVE_BYTES = 256 * 1024
-_HEAD_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 ResultT = TypeVar("ResultT")
 
@@ -77,11 +77,17 @@ _USED = ("scope", "transport", "flow", "disconnected", "expected_content_length"
 
 
 def protocol_for(settings: Settings) -> type[asyncio.Protocol]:
-    """The protocol uvicorn is to be given as `http=`; warns where it must be uvicorn's own."""
+    """The protocol uvicorn is to be given as `http=`; warns where it must be uvicorn's own.
+
+    Called once in each process: it lets the process open as many files as it may, and what it
+    returns counts the process's connections.
+    """
     if not _fits():
         _log.warning("zero_copy_unavailable", uvicorn=uvicorn.__version__)
         return HttpToolsProtocol
-    return ZeroCopyProtocol if settings.zero_copy else PlainProtocol
+    protocol = ZeroCopyProtocol if settings.zero_copy else PlainProtocol
+    counted = {"all_connections": Connections(raise_open_files(), settings.head_timeout_seconds)}
+    return type(protocol.__name__, (protocol,), counted)
 
 
 def _fits() -> bool:
@@ -377,8 +383,8 @@ def _ignored(_count: int) -> None:
     return None
 
 
-class ZeroCopyProtocol(HttpToolsProtocol):
-    """What uvicorn is given as `http=`. It also limits a request's head, which uvicorn does not.
+class ZeroCopyProtocol(BoundedProtocol):
+    """What uvicorn is given as `http=`.
 
     Attributes:
         client_connection: Who is there.
@@ -386,14 +392,13 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     """
 
     _zero_copy = True
-    _head_bytes = 0
     client_connection: Connection
     body_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """A client has come."""
-        super().connection_made(transport)
         self.client_connection = Connection(transport)
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A client has gone."""
@@ -409,20 +414,14 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
+    def _abandon(self, cycle: RequestResponseCycle) -> None:
+        self.client_connection.note_lost()
+        super()._abandon(cycle)
+
     def on_message_begin(self) -> None:
         """A request's head begins."""
         super().on_message_begin()
-        self._head_bytes = self.body_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the request target."""
-        self._count_head(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field."""
-        self._count_head(len(name) + len(value))
-        super().on_header(name, value)
+        self.body_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -432,15 +431,8 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def parse_anew(self) -> None:
         """The body was read past the parser, to its end: what follows is another request."""
         if not self.client_connection.lost:
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser = new_parser(self)
             self.flow.resume_reading()
-
-    def _count_head(self, count: int) -> None:
-        self._head_bytes += count
-        if self._head_bytes > _HEAD_BYTES:
-            # httptools wraps it in a HttpParserError, which uvicorn answers with 400 and a close.
-            raise ValueError("request head is too long")
 
 
 class PlainProtocol(ZeroCopyProtocol):
