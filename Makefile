@@ -24,6 +24,7 @@ test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
 faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, MINUTES=20, SEED=, ARGS=)
 	FAULTS_LONG=$(LONG) FAULTS_MINUTES=$(MINUTES) FAULTS_SEED=$(SEED) $(PY) -m pytest tests/faults $(ARGS)
 	PYTHONPATH=tests $(PY) -m support.crash_cases
+	$(if $(LONG),$(if $(wildcard ../shared/netfs/with-nfs.sh),$(MAKE) netfs NFS=3 && $(MAKE) netfs NFS=4.2))
 
 mutants: $(VENV)/.dev ## Put faults into a copy of the product; its tests must find each (ONLY=)
 	@PYTHONPATH=tests $(PY) -m support.mutants "$(ONLY)"
