@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from oncedrop_common.embedded import valkey
+from support.stack import OwnRedis
 from support.waiting import wait_until
 
 SERVICES = ("ingest", "deliver", "janitor")
@@ -354,13 +355,16 @@ def test_a_folder_too_deep_for_a_socket_works_over_loopback(launch: Launch, tmp_
 
 
 def test_with_a_redis_of_the_operators_none_is_started(launch: Launch, tmp_path: Path) -> None:
-    with valkey.running_server(tmp_path / "redis") as url:
-        launcher = launch(ONCEDROP_REDIS_URL=url)
+    redis = OwnRedis(tmp_path / "redis")
+    try:
+        launcher = launch(ONCEDROP_REDIS_URL=redis.url)
         launcher.wait_ready()
         assert len(launcher.running()) == 4
         assert fetch(upload(launcher, b"elsewhere")).content == b"elsewhere"
         assert launcher.stop() == 0
-        assert valkey.answers(url)
+        assert valkey.answers(redis.url)
+    finally:
+        redis.stop()
     assert not (launcher.data_dir / "redis").exists()
 
 

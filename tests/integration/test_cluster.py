@@ -63,7 +63,7 @@ async def test_all_that_services_ask_of_a_store_works_on_three_nodes(
 
     scanned = [drop_id async for page in store.scan(7) for drop_id in page]
     glances = await store.glance(ids)
-    records = await store.read_many(ids)
+    records = await asyncio.gather(*map(store.read, ids))
     due = await store.due(await store.now_ms() + 10**9, 100)
 
     assert all(slots_of(node, drops) for node in nodes[:3])

@@ -328,26 +328,14 @@ def claim(deadline_ms: int = 10, *, closed: bool = False) -> Claim:
 
 
 @pytest.mark.parametrize(
-    ("acknowledged", "count", "covered"),
-    [
-        ((), 0, False),
-        (((0, 10),), 10, True),
-        (((0, 9),), 9, False),
-        (((1, 10),), 9, False),
-        (((0, 4), (6, 10)), 8, False),
-        (((0, 11),), 11, False),
-    ],
+    ("acknowledged", "count"),
+    [((), 0), (((0, 10),), 10), (((1, 10),), 9), (((0, 4), (6, 10)), 8)],
 )
-def test_a_claim_covers_a_file_by_one_interval(
-    *, acknowledged: tuple[tuple[int, int], ...], count: int, covered: bool
+def test_a_claim_counts_what_was_acknowledged(
+    acknowledged: tuple[tuple[int, int], ...], count: int
 ) -> None:
     taken = dataclasses.replace(claim(), acknowledged=acknowledged)
     assert taken.acknowledged_bytes == count
-    assert taken.covers(10) is covered
-
-
-def test_an_empty_file_is_covered_at_once() -> None:
-    assert claim().covers(0)
 
 
 @pytest.mark.parametrize(

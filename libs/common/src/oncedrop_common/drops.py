@@ -108,10 +108,6 @@ class Claim:
         """How many distinct bytes the other side's kernel has acknowledged."""
         return sum(end - start for start, end in self.acknowledged)
 
-    def covers(self, size: int) -> bool:
-        """Whether every byte of a body of this size was acknowledged."""
-        return size == 0 or self.acknowledged == ((0, size),)
-
 
 @dataclass(frozen=True, slots=True)
 class Drop:

@@ -18,10 +18,7 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -164,33 +161,6 @@ def answers(url: str) -> bool:
             return connection.recv(64).startswith(b"+PONG")
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def running_server(folder: Path, *, timeout_seconds: float = 10) -> Iterator[str]:
-    """A server of one's own in this folder, for tests; its data stays there afterwards.
-
-    Yields:
-        Its URL.
-
-    Raises:
-        ConfigurationError: It cannot be started, or does not answer in time.
-    """
-    url = embedded_url(folder)
-    with subprocess.Popen([find_server(), str(write_config(folder, url))]) as server:  # noqa: S603
-        try:
-            deadline = time.monotonic() + timeout_seconds
-            while not answers(url):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise ConfigurationError("valkey-server does not answer")
-                time.sleep(0.02)
-            yield url
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
 
 
 def main() -> None:

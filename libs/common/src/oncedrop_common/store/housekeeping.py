@@ -9,10 +9,9 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 
-from oncedrop_common.drops import Drop, DropId, DropState
+from oncedrop_common.drops import DropId, DropState
 from oncedrop_common.store import keys, scripts
 from oncedrop_common.store.connection import StoreConnection
-from oncedrop_common.store.records import parse_drop
 from oncedrop_common.tokens import is_drop_id
 
 _OLDEST_REDIS = 6
@@ -66,19 +65,6 @@ class Housekeeping(StoreConnection):
             # One script instead of many commands: most of a command's cost is the client's.
             rows = await self.evaluate(scripts.GLANCE, *names)
         return [_glance(row) for row in rows]
-
-    async def read_many(self, drop_ids: Sequence[DropId]) -> list[Drop | None]:
-        """The records of these ids, in one round trip.
-
-        Raises:
-            BlobDamaged: One of them cannot be read.
-        """
-        now_ms = await self.now_ms()
-        rows = await self.pipeline([("HGETALL", keys.drop(d)) for d in drop_ids])
-        return [
-            parse_drop(drop_id, now_ms, _flat(row)) if row else None
-            for drop_id, row in zip(drop_ids, rows, strict=True)
-        ]
 
     # The due index: which drops the janitor must look at, and when.
 
@@ -196,11 +182,6 @@ def _warnings(info: Mapping[str, Any]) -> list[str]:
     if int(str(info.get("redis_version", "0")).partition(".")[0]) < _OLDEST_REDIS:
         warnings.append(f"Redis is older than version {_OLDEST_REDIS}")
     return warnings
-
-
-def _flat(row: Any) -> list[bytes]:
-    """HGETALL's reply as field, value, …; redis-py makes a dict of it."""
-    return [item for pair in row.items() for item in pair] if isinstance(row, dict) else list(row)
 
 
 def _glance(row: Sequence[bytes | None]) -> Glance | None:
