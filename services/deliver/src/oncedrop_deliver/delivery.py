@@ -162,7 +162,7 @@ class Delivery:
             BlobDamaged: The file became shorter under our hands; the answer was cut.
             RateLimited: The claimant runs too many requests already.
         """
-        connection: Connection | None = scope["extensions"].get(CONNECTION)
+        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
         progress = _Progress(head.part, connection)
         with contextlib.ExitStack() as stack, contextlib.ExitStack() as opened:
             opened.callback(held.blob.close)
@@ -195,7 +195,8 @@ class Delivery:
         Returns:
             Whether all of it was.
         """
-        connection = scope["extensions"].get(CONNECTION)
+        extensions = scope.get("extensions", {})
+        connection = extensions.get(CONNECTION)
         if connection is not None and connection.lost:
             return False
         if not held.single:
@@ -209,7 +210,7 @@ class Delivery:
         CrashPoint.SERVE_AFTER_HEAD.reached()
         began = time.monotonic()
         try:
-            if ZERO_COPY in scope["extensions"]:
+            if ZERO_COPY in extensions:
                 await self._send_in_kernel(held, progress, send)
             else:
                 await self._send_plainly(held, progress, send, connection)

@@ -129,7 +129,8 @@ class Upload:
         self._block_bytes = 0
         self._block_size = block_size
         self._early_sync = early_sync
-        self._connection: Connection | None = request.scope["extensions"].get(CONNECTION)
+        extensions = request.scope.get("extensions", {})
+        self._connection: Connection | None = extensions.get(CONNECTION)
         self._writing: asyncio.Task[None] | None = None
         shortest, longest = _RENEW_SECONDS
         lease = tools.settings.upload_lease_seconds
