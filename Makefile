@@ -17,8 +17,8 @@ help: ## What there is
 run: $(VENV)/.run ## Start the whole stack here (Ctrl-C stops it; WORKERS=2: two processes each)
 	@exec env $(if $(WORKERS),ONCEDROP_WORKERS=$(WORKERS)) $(PY) -m oncedrop_common.embedded
 
-test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses)
-	@exec $(PY) -m pytest $(ARGS)
+test: $(VENV)/.dev ## All tests (ARGS="-k claim" chooses; SEED= as with faults)
+	@FAULTS_SEED=$(SEED) exec $(PY) -m pytest $(ARGS)
 
 # LONG=1 looks longer, and lets everything loose for MINUTES; SEED= repeats a run that printed it.
 faults: $(VENV)/.dev ## Kill, cut and fill everything; writes docs/faults.md (LONG=1, MINUTES=20, SEED=, ARGS=)
@@ -31,7 +31,7 @@ mutants: $(VENV)/.dev ## Put faults into a copy of the product; its tests must f
 
 # NFS needs a guest with the kernel's own server and client; it is slow.
 netfs: $(VENV)/.dev ## Two hosts with one GlusterFS volume, or NFS=3, NFS=4.2 (needs root and ../shared/netfs)
-	$(if $(NFS),../shared/netfs/with-nfs.sh $(NFS),../shared/netfs/with-gluster.sh) \
+	FAULTS_SEED=$(SEED) $(if $(NFS),../shared/netfs/with-nfs.sh $(NFS),../shared/netfs/with-gluster.sh) \
 		$(PY) -m pytest -p no:cacheprovider tests/netfs $(ARGS)
 
 check: lint types unit ## Quick checks without Docker: lint, types, layers, unit tests

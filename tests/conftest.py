@@ -19,6 +19,7 @@ from oncedrop_common import tokens
 from oncedrop_common.pairing import Pairing
 from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.volume import Volume
+from support import long_form
 from support.valkey import admin, image_from_environment, leaks, make_store, running_redis
 
 _IMAGE = image_from_environment()
@@ -38,6 +39,12 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 _TO_END_SECONDS = 5.0
+
+
+def pytest_report_header() -> str:
+    """What repeats the dice of the fault tests."""
+    form = "long form" if long_form.LONG else "short form (make faults LONG=1 looks longer)"
+    return f"faults: {form}, SEED={long_form.SEED} repeats it"
 
 
 @pytest.fixture(autouse=True)

@@ -198,29 +198,68 @@ def test_a_database_of_another_volume_is_503_and_keeps_what_it_has(
     assert_all_there(stack, drops)
 
 
-def test_more_than_half_of_the_files_removed_by_hand_no_record_is_touched_until_force(
-    stack: Stack, drops: Drops
-) -> None:
-    files = stack.files()
-    contents = {path: path.read_bytes() for path in files[:160]}
+def removed_by_hand(stack: Stack, count: int) -> dict[Path, bytes]:
+    """So many files; what was in them."""
+    contents = {path: path.read_bytes() for path in stack.files()[:count]}
     for path in contents:
         path.unlink()
+    return contents
+
+
+def taken(stack: Stack, drops: Drops, removed: dict[Path, bytes]) -> tuple[set[int], set[int]]:
+    """What visitors are told who take two drops whose file was removed, and two of the others."""
+    names = {path.name for path in removed}
+    without = [drop for drop in drops if drop.drop_id in names]
+    others = [drop for drop in drops if drop.drop_id not in names]
+    told = []
+    for some in (without, others):
+        told.append({get(link(stack, drop)) for drop in some[:2]})
+        # Given away: somebody else's next time.
+        drops[:] = [drop for drop in drops if drop not in some[:2]]
+    return told[0], told[1]
+
+
+def test_half_of_the_files_removed_by_hand_their_records_go_and_no_other(
+    stack: Stack, drops: Drops
+) -> None:
+    removed = removed_by_hand(stack, DROPS // 2)
 
     result = stack.sweep()
 
-    assert "160 of 300 records have no file" in result["guard"]
-    assert (result["removed"], result["held_back"]) == (0, 160)
+    assert (result["guard"], result["orphan_records"]) == (None, DROPS // 2)
+    assert states(stack, drops).count(b"ready") == len(stack.files()) == DROPS // 2
+    assert taken(stack, drops, removed) == ({410}, {200})
+
+
+@pytest.mark.parametrize("remedy", ["force", "files put back"])
+def test_more_than_half_of_the_files_removed_by_hand_no_record_is_touched_until_the_remedy(
+    stack: Stack, drops: Drops, remedy: str
+) -> None:
+    removed = removed_by_hand(stack, 160)
+
+    for _ in range(2):
+        result = stack.sweep()
+        assert "160 of 300 records have no file" in result["guard"]
+        assert (result["removed"], result["held_back"]) == (0, 160)
     assert states(stack, drops) == [b"ready"] * DROPS
-    assert httpx.get(f"{stack.janitor.url}/readyz").status_code == 503
-    kept = next(d for d in drops if d.drop_id == files[-1].name)
-    assert httpx.get(link(stack, kept)).content == BODY
-    lost = next(d for d in drops if d.drop_id == files[0].name)
-    # A request never loses a record; only a sweep does.
-    assert httpx.get(link(stack, lost)).status_code == 503
-    # The guard lets go of what an operator puts back.
-    for path in list(contents)[:20]:
-        path.write_bytes(contents[path])
-    result = stack.sweep()
-    assert (result["guard"], result["orphan_records"]) == (None, 140)
-    assert len(stack.files()) == DROPS - 140 - 1
-    assert httpx.get(link(stack, lost)).content == BODY
+    assert len(stack.files()) == DROPS - 160
+    assert get(f"{stack.janitor.url}/readyz") == 503
+    # The rest is served. A request never loses a record; only a sweep does.
+    assert get(f"{stack.deliver.url}/readyz") == 200
+    assert taken(stack, drops, removed) == ({503}, {200})
+
+    lost = 160
+    if remedy == "force":
+        result = stack.sweep(force="1")
+    else:
+        others = {drop.drop_id for drop in drops}
+        for path in [path for path in removed if path.name in others][:20]:
+            path.write_bytes(removed.pop(path))
+        lost = 140
+        result = stack.sweep()
+
+    # Two were asked for just now: younger than grace.
+    assert (result["guard"], result["orphan_records"]) == (None, lost - 2)
+    assert len(stack.files()) == DROPS - lost - 2
+    assert taken(stack, drops, removed) == ({410}, {200})
+    assert get(f"{stack.janitor.url}/readyz") == 200

@@ -88,7 +88,7 @@ class Crowd:
         self._ttl_seconds = ttl_seconds
         self._stale_seconds = stale_seconds
         self._fleet = fleet
-        self._history = history
+        self.history = history
         self._seed = seed
         self._next = 0
         self._volume = Volume(fleet.volume_dir)
@@ -141,6 +141,8 @@ class Crowd:
             manner = Manner(leave_in_body=dice.randrange(size))
         elif size > 100_000 and dice.random() < 0.15:
             manner = Manner(write_pause=0.05 + dice.random() * 0.2)
+        elif dice.random() < 0.05:
+            manner = Manner(half_close=True)
         if dice.random() < 0.5:
             headers = {f"Oncedrop-{k.replace('_', '-')}": v for k, v in options.items()}
             method, path = "PUT", f"/file-{number}.bin"
@@ -154,8 +156,8 @@ class Crowd:
             dice.choice(self._fleet.ingests).port, method, path,
             headers={**headers, "Accept": "application/json"}, body=sent, manner=manner,
         )  # fmt: skip
-        self._history.asked.append(_noted("", What.UPLOAD, answer))
-        if answer.status != 201:
+        self.history.asked.append(_noted("", What.UPLOAD, answer))
+        if answer.status != 201 or not answer.complete:
             return None
         told = answer.json()
         if not archive:
@@ -176,10 +178,10 @@ class Crowd:
             path=httpx.URL(told["url"]).path,
             owner_path=httpx.URL(told["owner_url"]).path,
         )
-        self._history.kept[drop.id] = drop
-        self._history.secrets |= {drop.path.rpartition("/")[2], drop.owner_path.rpartition(".")[2]}
+        self.history.kept[drop.id] = drop
+        self.history.secrets |= {drop.path.rpartition("/")[2], drop.owner_path.rpartition(".")[2]}
         if drop.password:
-            self._history.secrets.add(drop.password)
+            self.history.secrets.add(drop.password)
         return drop
 
     # Visitors.
@@ -228,14 +230,14 @@ class Crowd:
         method = "HEAD" if dice.random() < 0.4 else "GET"
         headers = {} if method == "HEAD" else dict(dice.choice(_BOTS))
         answer = await ask(self._any_deliver(dice), method, drop.path, headers=headers)
-        self._history.asked.append(self._judged(drop, What.LOOK, answer))
+        self.history.asked.append(self._judged(drop, What.LOOK, answer))
 
     async def _guess(self, drop: Kept, dice: Random) -> None:
         """One wrong password; a drop without one is looked at."""
         if not drop.password:
             return await self._look(drop, dice)
         answer = await ask(self._any_deliver(dice), "GET", drop.path, headers=_basic("wrong"))
-        self._history.asked.append(self._judged(drop, What.LOOK, answer))
+        self.history.asked.append(self._judged(drop, What.LOOK, answer))
         return None
 
     # Owners.
@@ -243,7 +245,7 @@ class Crowd:
     async def _receipt(self, drop: Kept, dice: Random) -> None:
         port = dice.choice(self._fleet.ingests).port
         answer = await ask(port, "GET", drop.owner_path, headers={"Accept": "application/json"})
-        self._history.asked.append(self._judged(drop, What.RECEIPT, answer))
+        self.history.asked.append(self._judged(drop, What.RECEIPT, answer))
 
     async def _delete(self, drop: Kept, dice: Random) -> None:
         await asyncio.sleep(dice.random() * 0.5)
@@ -254,7 +256,7 @@ class Crowd:
         asked = self._judged(drop, What.DELETE, answer)
         if answer.status == 200:
             asked = replace(asked, still_there=await self._names_left(drop, self._stale_seconds))
-        self._history.asked.append(asked)
+        self.history.asked.append(asked)
 
     # One request.
 
@@ -293,7 +295,7 @@ class Crowd:
             headers={"Content-Type": "application/x-www-form-urlencoded"},
         )  # fmt: skip
         asked = replace(self._judged(drop, What.TAKE, answer), settled=settled)
-        self._history.asked.append(asked)
+        self.history.asked.append(asked)
         if answer.status == 303:
             self._is_claimant(visitor, answer.headers["location"], answer)
         return asked
@@ -347,7 +349,7 @@ class Crowd:
         if whole and drop.max_downloads == 1:
             asked = replace(asked, still_there=await self._names_left(drop, GONE_SECONDS))
             visitor.parts[-1:] = [asked]
-        self._history.asked.append(asked)
+        self.history.asked.append(asked)
         return asked
 
     def _is_claimant(self, visitor: Visitor, claim_path: str, answer: Answer) -> None:
@@ -357,7 +359,7 @@ class Crowd:
             # Another's claim now: what it has of the first one it cannot go on with.
             visitor.parts.clear()
         visitor.claim = claim
-        self._history.secrets.add(claim)
+        self.history.secrets.add(claim)
         cookie = answer.headers.get("set-cookie", "").partition(";")[0]
         visitor.cookie = cookie or visitor.cookie
 
@@ -399,7 +401,7 @@ class Crowd:
                 # The last byte is with us a little before the service knows it.
                 await self._names_left(drop, 1 if drop.max_downloads == 1 else 0.1)
 
-        for drop in list(self._history.kept.values()):
+        for drop in list(self.history.kept.values()):
             await rest(drop)
 
 

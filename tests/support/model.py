@@ -53,11 +53,19 @@ def _answers(history: History) -> Iterator[str]:
         calm = not history.broken(asked.began - SETTLE_SECONDS, asked.ended)
         if asked.status is None and not asked.left_early and calm:
             yield f"9 no answer, and nothing was broken: {where}"
+        if _cut(asked) and calm:
+            yield f"9 half an answer, and nothing was broken: {where}"
         missing = asked.reason == "blob_missing" and history.forgot(asked.ended)
         if asked.status == 503 and calm and not missing:
             yield f"9 still {asked.status} after all was mended: {where}"
         if asked.status == 507 and calm:
             yield f"9 still full: {where}"
+
+
+def _cut(asked: Asked) -> bool:
+    """Whether an answer that is no file broke off; a file may, when its claim is over."""
+    file = asked.what in (What.TAKE, What.RESUME) and asked.status in (200, 206)
+    return not (file or asked.status is None or asked.complete or asked.left_early)
 
 
 def _once(history: History, drop: Kept, asked: Sequence[Asked]) -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from pathlib import Path
 
 from oncedrop_common.drops import DropId, DropState
@@ -14,13 +15,15 @@ from oncedrop_common.volume import Volume
 from support.crashes import CHANGES
 from support.crowd import Crowd
 from support.fleet import Fleet
-from support.history import History
+from support.history import History, What
 from support.stack import ADMIN_TOKEN
-from support.valkey import let_leases_pass, make_store
+from support.valkey import let_leases_pass, let_time_pass, make_store
 from support.waiting import wait_until_async
 
 # Beyond every lease, the grace and the pause after wrong passwords.
 _LONG_SECONDS = 1000
+# Beyond every life, and within that of a tombstone.
+_TTL_SECONDS = 2 * 86_400
 _STRANGE = ("errors", "damaged", "strangers", "held_back")
 _LEASES = Leases(upload=60, claim=60, claim_max=3600, linger=0, tombstone=7 * 86_400)
 _SECRET = re.compile(rb"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])|secret [0-9a-f]+")
@@ -33,17 +36,21 @@ async def settle(fleet: Fleet, redis_url: str, crowd: Crowd) -> list[str]:
         What of invariants 4 (gone means gone) and 5 (converges) does not hold.
     """
     problems: list[str] = []
+    kept = crowd.history.kept
     await asyncio.to_thread(fleet.wait_ready)
     store = make_store(redis_url, _LEASES)
     try:
         await _age(store, Volume(fleet.volume_dir), fleet.files())
         problems += await _converge(fleet)
         await crowd.take_the_rest()
-        try:
-            await wait_until_async(lambda: _none_left(fleet), 10, what="the last file to go")
-        except AssertionError:
-            # What lapses only now, or expires with its claims.
-            await _age(store, Volume(fleet.volume_dir), fleet.files())
+        with contextlib.suppress(AssertionError):
+            await wait_until_async(lambda: _none_left(fleet, kept), 10, what="the last file to go")
+        # What lapses only now, or expires with its claims.
+        await _age(store, Volume(fleet.volume_dir), fleet.files())
+        nobodys = {path.name[:32] for path in fleet.files()} - kept.keys()
+        problems += _unexplained(nobodys, crowd.history)
+        for drop_id in nobodys:
+            await let_time_pass(store, DropId(drop_id), _TTL_SECONDS)
         problems += await _converge(fleet)
     finally:
         await store.close()
@@ -51,8 +58,19 @@ async def settle(fleet: Fleet, redis_url: str, crowd: Crowd) -> list[str]:
     return problems
 
 
-async def _none_left(fleet: Fleet) -> bool:
-    return not await asyncio.to_thread(fleet.files)
+async def _none_left(fleet: Fleet, kept: Container[str]) -> bool:
+    return not any(path.name[:32] in kept for path in await asyncio.to_thread(fleet.files))
+
+
+def _unexplained(nobodys: Collection[str], history: History) -> list[str]:
+    """Whether there are more drops that nobody has the link of than uploaders without an answer.
+
+    An upload may have been committed when its answer got lost; such a drop expires.
+    """
+    unheard = sum(a.what is What.UPLOAD and not (a.status and a.complete) for a in history.asked)
+    if len(nobodys) <= unheard:
+        return []
+    return [f"4 {len(nobodys)} drops are nobody's, {unheard} uploaders had no answer"]
 
 
 async def _age(store: DropStore, volume: Volume, files: Sequence[Path]) -> None:

@@ -139,6 +139,9 @@ def test_what_may_happen_is_no_violation() -> None:
         ),
         pytest.param("9", history(refused(110, 503, "store_unavailable")), id="503 for ever"),
         pytest.param("9", history(refused(110, None)), id="no answer"),
+        pytest.param(
+            "9", history(refused(110, 201, what=What.UPLOAD, complete=False)), id="half an answer"
+        ),
         pytest.param("answer 500", history(refused(110, 500)), id="a server error"),
     ],
 )  # fmt: skip
@@ -179,6 +182,10 @@ def test_what_must_not_happen_is_found(number: str, bad: History) -> None:
         pytest.param(
             history(refused(150, 410, "expired"), drop=replace(DROP, ttl_seconds=50)),
             id="expired",
+        ),
+        pytest.param(
+            history(refused(110, 201, what=What.UPLOAD, complete=False), faults=broken(109, 111)),
+            id="a death between head and body",
         ),
         pytest.param(
             history(refused(105, 503), refused(106, 410, "claimed"), faults=broken(100, 106)),
