@@ -232,7 +232,7 @@ def test_half_of_the_files_removed_by_hand_their_records_go_and_no_other(
 
 
 @pytest.mark.parametrize("remedy", ["force", "files put back"])
-def test_more_than_half_of_the_files_removed_by_hand_no_record_is_touched_until_the_remedy(
+def test_more_than_half_of_the_files_removed_by_hand_nothing_is_lost_until_the_remedy(
     stack: Stack, drops: Drops, remedy: str
 ) -> None:
     removed = removed_by_hand(stack, 160)

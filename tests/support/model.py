@@ -210,9 +210,9 @@ def summary(history: History) -> str:
     unusual = sum(a.left_early for a in history.asked)
     times = ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
     return (
-        f"{len(history.asked)} requests ({unusual} clients left early), "
+        f"{len(history.asked)} operations ({unusual} clients left early), "
         f"{len(history.kept)} drops kept, {sum(a.fed for a in history.asked)} answers with bytes, "
-        f"{len(history.faults)} faults ({times})"
+        f"{len(history.faults)} faults injected ({times})"
     )
 
 

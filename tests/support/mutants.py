@@ -58,6 +58,7 @@ _SCRIPTS = "tests/integration/test_scripts.py::test_"
 _VOLUME = "tests/integration/test_volume.py::test_"
 _JANITOR_TESTS = "tests/integration/test_janitor.py::test_"
 _STACK = "tests/faults/test_stack_faults.py::test_"
+_GUARD = "tests/faults/test_guard_faults.py::test_"
 _DELIVER_DIES = "tests/faults/test_deliver_dies.py::test_deliver_dies"
 _INGEST_DIES = "tests/faults/test_ingest_dies.py::test_ingest_dies"
 _CUT = "tests/faults/test_durability.py::test_"
@@ -299,7 +300,10 @@ MUTANTS = (
                 "objection = None",
             ),
         ),
-        (f"{_JANITOR_TESTS}when_most_files_are_gone_nothing_is_deleted_until_force",),
+        (
+            f"{_JANITOR_TESTS}when_most_files_are_gone_nothing_is_deleted_until_force",
+            f"{_GUARD}more_than_half_of_the_files_removed_by_hand_nothing_is_lost_until_the_remedy",
+        ),
     ),
     Mutant(
         "a sweep acts on what it saw, without a second look",

@@ -169,3 +169,8 @@ def is_primary(node: Node) -> bool:
     """Whether it takes writes."""
     role = node.try_call("ROLE") or [""]
     return str(role[0]) == "master"
+
+
+def written(node: Node) -> int:
+    """How far its history of writes goes, in bytes: a replica's is as long when it has them all."""
+    return int(node.call("INFO", "replication")["master_repl_offset"])

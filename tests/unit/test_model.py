@@ -53,7 +53,7 @@ def test_what_may_happen_is_no_violation() -> None:
     )
 
     assert violations(good) == []
-    assert "6 requests (1 clients left early), 1 drops kept, 2 answers" in summary(good)
+    assert "6 operations (1 clients left early), 1 drops kept, 2 answers" in summary(good)
 
 
 @pytest.mark.parametrize(
