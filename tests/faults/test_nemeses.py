@@ -54,7 +54,7 @@ SETTINGS: dict[str, str | int] = {
 }
 # What the short form always has, and how many of the others.
 ALWAYS = ("deliver killed", "Redis wiped", "replies lost", "old Redis")
-OTHERS = 3
+OTHERS = 2
 DISK_MEGABYTES = 192
 
 
@@ -185,7 +185,7 @@ async def traffic(folder: Path, url: str, breaking: Callable[[History], Awaitabl
         async with loose(crowd):
             await asyncio.sleep(1)
             await breaking(history)
-            await asyncio.sleep(2)
+            await asyncio.sleep(1)
         problems = await settle(fleet, url, crowd)
         problems += told_secrets(history, [folder])
         await asyncio.to_thread(stack.close)
@@ -234,7 +234,7 @@ async def test_a_cluster_whose_node_stops_and_whose_node_dies_finds_no_violation
         async def breaking(history: History) -> None:
             began = time.monotonic()
             nodes[2].process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(3)
+            await asyncio.sleep(2)
             nodes[2].process.send_signal(signal.SIGCONT)
             note(history, "node stopped", began, forgets=False)
             await asyncio.sleep(1)
