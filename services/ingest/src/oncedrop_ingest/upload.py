@@ -31,6 +31,7 @@ from oncedrop_common.store.drop_store import DropStore
 from oncedrop_common.store.scripts import Abandon, Commit, OpenUpload, RenewUpload
 from oncedrop_common.tokens import drop_id, mint, owner_hash
 from oncedrop_common.volume import Part, Volume
+from oncedrop_ingest.conveyor import Conveyor
 from oncedrop_ingest.early_sync import EarlySync
 from oncedrop_ingest.options import Options
 from oncedrop_ingest.reservation import Reservation
@@ -38,6 +39,7 @@ from oncedrop_ingest.reservation import Reservation
 BLOCK_BYTES = 2 * 1024 * 1024
 # A client that sends byte by byte would fill the memory with what each piece costs.
 _BLOCK_PIECES = 1024
+_BLOCKS_AHEAD = 3
 _BUDGET_BYTES = 32 * 1024 * 1024
 _RECEIVE_LEAST_BYTES = 64 * 1024
 _RENEW_SECONDS = (1.0, 5.0)
@@ -87,8 +89,8 @@ class BlockSize:
 
     @property
     def most(self) -> int:
-        """Bytes; two blocks of each upload are in memory at most, one fills and one is written."""
-        share = _BUDGET_BYTES // (2 * max(1, self._uploads))
+        """Bytes; one block of each upload fills while the others are worked on."""
+        share = _BUDGET_BYTES // ((_BLOCKS_AHEAD + 1) * max(1, self._uploads))
         return min(BLOCK_BYTES, share)
 
 
@@ -131,7 +133,9 @@ class Upload:
         self._early_sync = early_sync
         extensions = request.scope.get("extensions", {})
         self._connection: Connection | None = extensions.get(CONNECTION)
-        self._writing: asyncio.Task[None] | None = None
+        # Beside each other: hashing takes longer than writing.
+        self._writing = Conveyor(self._write, _BLOCKS_AHEAD)
+        self._hashing = Conveyor(self._hash, _BLOCKS_AHEAD)
         shortest, longest = _RENEW_SECONDS
         lease = tools.settings.upload_lease_seconds
         self._renew_every = min(longest, max(shortest, lease / 10))
@@ -197,10 +201,10 @@ class Upload:
     async def flush(self) -> None:
         """Wait until all that was appended is in the file; raises as write."""
         await self._write_block()
-        await self._written()
+        await self._writing.join()
+        await self._hashing.join()
 
     async def _write_block(self) -> None:
-        await self._written()
         if not self._block:
             return
         await self._reservation.grow(self._position + self._block_bytes)
@@ -208,35 +212,22 @@ class Upload:
         offset = self._position
         self._position += self._block_bytes
         self._block_bytes = 0
-        self._writing = asyncio.create_task(self._work_on(offset, block), name="write block")
-
-    async def _work_on(self, offset: int, block: Block) -> None:
-        # Beside each other: hashing takes longer than writing.
-        written, _ = await asyncio.gather(
-            asyncio.to_thread(self._write, offset, block),
-            asyncio.to_thread(self._hash, block),
-            return_exceptions=True,
-        )
-        if written is not None:
-            raise written
-        CrashPoint.UPLOAD_IN_BODY.reached()
+        await self._writing.put((offset, block))
+        await self._hashing.put(block)
         self._early_sync.written(self._open_part, self._position)
 
-    def _write(self, offset: int, block: Block) -> None:
+    def _write(self, placed: tuple[int, Block]) -> None:
+        offset, block = placed
         for data, _ in block:
             self._open_part.write_at(offset, data)
             offset += len(data)
+        CrashPoint.UPLOAD_IN_BODY.reached()
 
     def _hash(self, block: Block) -> None:
         for data, checksum in block:
             self._digest.update(data)
             if checksum is not None:
                 checksum.update(data)
-
-    async def _written(self) -> None:
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
-            self._writing = None
 
     async def put_before(self, prefix: bytes, checksum: Checksum) -> None:
         """Put these bytes directly before the body, in the room that body_offset left.
@@ -338,10 +329,9 @@ class Upload:
 
     async def give_up(self) -> None:
         """Remove whatever there is of it: file, record, reservation; each as far as possible."""
-        if self._writing is not None:
-            # It must not write into a descriptor that was closed and given to somebody else.
-            await asyncio.wait({self._writing})
-            self._writing.exception()
+        # It must not write into a descriptor that was closed and given to somebody else.
+        await self._writing.stop()
+        await self._hashing.stop()
         with contextlib.suppress(OncedropError):
             await self._early_sync.ended()
         if self._part is not None:
