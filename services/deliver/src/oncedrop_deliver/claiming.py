@@ -213,32 +213,26 @@ class Claiming:
 
     async def _hold(self, drop: Drop, claim_id: str, request_id: str, asked_at: float) -> Held:
         """Take and open the file; when cancelled, see it through and undo it."""
-        task = asyncio.create_task(self._confirm(drop, claim_id, request_id, asked_at))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OncedropError):
-                held = await task
-                held.blob.close()
-                await self.undo(held)
-            raise
-
-    async def _confirm(self, drop: Drop, claim_id: str, request_id: str, asked_at: float) -> Held:
         mine = claim_hash(claim_id)
         drop_id = drop.drop_id
         if drop.meta is None:
             raise refusal(drop)
-        moved = False
+        opening = self._open(drop_id, mine, single=drop.meta.max_downloads == 1)
         try:
-            if drop.meta.max_downloads > 1:
-                blob = await asyncio.to_thread(self._volume.open_blob, drop_id)
-            else:
-                moved, blob = await self._take((drop_id, mine))
+            # Not a task for all of this: most of the time this is all there is to wait for.
+            moved, blob = await asyncio.shield(opening)
+            if drop.meta.max_downloads == 1:
                 CrashPoint.CLAIM_AFTER_FSYNC.reached()
-        except BlobMissing:
-            raise await self._not_confirmed(drop, mine, request_id) from None
-        except OncedropError:
+        except asyncio.CancelledError:
+            with contextlib.suppress(OncedropError):
+                _, blob = await opening
+                blob.close()
             await self._give_up(drop_id, mine, request_id)
+            raise
+        except BlobMissing:
+            raise await asyncio.shield(self._not_confirmed(drop, mine, request_id)) from None
+        except OncedropError:
+            await asyncio.shield(self._give_up(drop_id, mine, request_id))
             raise
         held = Held(drop_id, claim_id, request_id, drop.meta, blob, deadline=0)
         held.extend(drop, asked_at)
@@ -254,6 +248,14 @@ class Claiming:
             await asyncio.shield(self._give_up(drop_id, mine, request_id))
             raise
         return held
+
+    def _open(self, drop_id: DropId, mine: ClaimHash, *, single: bool) -> asyncio.Future[Taken]:
+        if single:
+            return self._take((drop_id, mine))
+        return asyncio.ensure_future(asyncio.to_thread(self._open_in_place, drop_id))
+
+    def _open_in_place(self, drop_id: DropId) -> Taken:
+        return False, self._volume.open_blob(drop_id)
 
     def _take_all(self, takes: Sequence[Take]) -> list[Taken | BaseException]:
         """Take and open each file, then see that no power cut undoes it: one fsync for all."""

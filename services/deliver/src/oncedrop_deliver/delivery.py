@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +90,11 @@ class _Progress:
     @property
     def acknowledged(self) -> int:
         """Bytes of the body that have arrived; never decreases."""
-        now = self._connection.acknowledged() if self._connection else None
-        if now is not None and self._body_at is not None:
-            # Negative until the head has arrived.
-            self._arrived = max(self._arrived, now - self._body_at)
+        if self._arrived < self.part.length and self._connection and self._body_at is not None:
+            now = self._connection.acknowledged()
+            if now is not None:
+                # Negative until the head has arrived.
+                self._arrived = max(self._arrived, now - self._body_at)
         return min(max(self._arrived, 0), self.handed_over)
 
     @property
@@ -134,14 +135,16 @@ class Delivery:
             task.cancel()
 
     @contextlib.contextmanager
-    def _place_for(self, claim_hash: ClaimHash) -> Iterator[None]:
+    def _place_for(self, held: Held) -> Iterator[None]:
         """One of the few requests a claimant may run at a time.
 
         Raises:
-            RateLimited: All places are taken.
+            RateLimited: All places are taken; the blob is closed.
         """
+        claim_hash = held.claim_hash
         running = self._running.get(claim_hash, 0)
         if running >= _PARALLEL_PER_CLAIM:
+            held.blob.close()
             raise RateLimited(
                 f"At most {_PARALLEL_PER_CLAIM} ranges at a time.", retry_after_seconds=1
             )
@@ -164,23 +167,14 @@ class Delivery:
         """
         connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
         progress = _Progress(head.part, connection)
-        with contextlib.ExitStack() as stack, contextlib.ExitStack() as opened:
-            opened.callback(held.blob.close)
-            stack.enter_context(self._place_for(held.claim_hash))
-            if connection is not None:
-                stack.enter_context(connection.held())
-            transfer = asyncio.create_task(self._transfer(held, head, progress, scope, send))
+        with self._place_for(held), contextlib.ExitStack() as stack:
             try:
-                await self._watch(held, progress, transfer, connection)
-                whole = await transfer
+                if connection is not None:
+                    stack.enter_context(connection.held())
+                async with self._watched(held, progress, connection):
+                    whole = await self._transfer(held, head, progress, scope, send)
             finally:
-                if not transfer.done():
-                    transfer.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, OncedropError, OSError):
-                        await transfer
-                # From here on the ending closes it.
-                opened.pop_all()
-                await asyncio.shield(self._ending(self._end(held, progress)))
+                await self._end_for_sure(held, progress)
             if not whole:
                 raise ClientDisconnect
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -290,33 +284,70 @@ class Delivery:
             pause = min(pause * 2, _POLL_MOST_SECONDS)
         return True
 
+    @contextlib.asynccontextmanager
+    async def _watched(
+        self, held: Held, progress: _Progress, connection: Connection | None
+    ) -> AsyncIterator[None]:
+        """Renew the lease while the block runs; when the claim is over, cut the block.
+
+        Raises:
+            ClientDisconnect: It was cut.
+        """
+        ended = asyncio.Event()
+        watching: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(None) as limit:
+
+                def cut() -> None:
+                    if connection is not None:
+                        connection.reset()
+                    limit.reschedule(0)
+
+                def watch() -> None:
+                    work = self._watch(held, progress, ended, cut)
+                    watching.append(asyncio.create_task(work))
+
+                # Most are over before there is anything to watch.
+                timer = asyncio.get_running_loop().call_later(_RENEW_SECONDS, watch)
+                try:
+                    yield
+                finally:
+                    timer.cancel()
+                    ended.set()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ClientDisconnect from None
+        finally:
+            # Not in the middle of a renewal: what it says must not come after what the end says.
+            for task in watching:
+                await task
+
     async def _watch(
-        self,
-        held: Held,
-        progress: _Progress,
-        transfer: asyncio.Task[bool],
-        connection: Connection | None,
+        self, held: Held, progress: _Progress, ended: asyncio.Event, cut: Callable[[], None]
     ) -> None:
-        """Renew the lease while bytes flow; cut the transfer when the claim is over."""
         last = 0
-        while True:
-            await asyncio.wait({transfer}, timeout=_RENEW_SECONDS)
-            if transfer.done():
-                return
+        while not ended.is_set():
             acknowledged = progress.acknowledged
             over = not held.alive()
-            # Redis away: the lease that was granted still holds, so go on until it ends.
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 result, _ = await self._renew(held, progress, progressed=acknowledged > last)
                 CrashPoint.SERVE_AFTER_RENEW.reached()
                 over = over or result is not RenewClaim.RENEWED
                 last = acknowledged
-            if over:
+            except StoreUnavailable:
+                # The lease that was granted still holds, so go on until it ends.
+                pass
+            except OncedropError:
+                cut()
+                raise
+            if over and not ended.is_set():
                 _log.info("transfer_cut", drop_id=held.drop_id, acknowledged_bytes=acknowledged)
-                if connection is not None:
-                    connection.reset()
-                transfer.cancel()
-                raise ClientDisconnect
+                cut()
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENEW_SECONDS):
+                    await ended.wait()
 
     async def _renew(
         self, held: Held, progress: _Progress, *, progressed: bool
@@ -365,6 +396,14 @@ class Delivery:
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
         return task
+
+    async def _end_for_sure(self, held: Held, progress: _Progress) -> None:
+        """As _end; where this request is cancelled, begun anew by a task that outlives it."""
+        try:
+            await self._end(held, progress)
+        except asyncio.CancelledError:
+            self._ending(self._end(held, progress))
+            raise
 
     async def _end(self, held: Held, progress: _Progress) -> None:
         """See to the claim after a response ended, for whatever reason; closes the blob."""
@@ -466,11 +505,12 @@ class Delivery:
     def _unlink_one(self, held: Held) -> int | BaseException:
         """Bytes freed: here and not in the loop, for it takes 100 ms for each GiB in memory."""
         try:
+            # First, or the file system would have to keep what has no name any more.
+            held.blob.close()
             if held.single:
                 freed = self._volume.unlink_claimed(held.drop_id, held.claim_hash)
             else:
                 freed = self._volume.unlink(held.drop_id)
-            held.blob.close()
         except Exception as exc:  # noqa: BLE001  it belongs to one of those who share the trip
             return exc
         return freed

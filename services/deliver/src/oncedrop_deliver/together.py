@@ -13,8 +13,9 @@ from typing import Generic, TypeVar
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-# More companions would make the last wait for too many on a slow volume.
-_MOST = 64
+# With more companions all requests march in step: the loop is idle while all are in the thread. On
+# a slow volume the last of them would wait for too many.
+_MOST = 16
 
 
 class Together(Generic[ItemT, ResultT]):
@@ -32,14 +33,14 @@ class Together(Generic[ItemT, ResultT]):
         self._free = lanes
         self._waiting: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
 
-    async def __call__(self, item: ItemT) -> ResultT:
-        """The item's result; when the caller is cancelled, the work is done all the same."""
+    def __call__(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """The item's result; the work is done also where nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
         self._waiting.append((item, future))
         if len(self._waiting) == 1 and self._free:
             loop.call_soon(self._set_out, loop)
-        return await future
+        return future
 
     def _set_out(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._waiting or not self._free:

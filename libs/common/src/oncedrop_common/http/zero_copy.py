@@ -122,7 +122,10 @@ class Connection:
         """Keep the socket while the block runs, so that its end can still be told after a close."""
         if self._socket is None and not self.lost:
             original = self._transport.get_extra_info("socket")
-            self._socket = socket.socket(fileno=os.dup(original.fileno()))
+            # Told what it is, or three calls of the kernel would find out.
+            self._socket = socket.socket(
+                original.family, original.type, original.proto, os.dup(original.fileno())
+            )
         self._holders += 1
         try:
             yield

@@ -119,10 +119,10 @@ class OpenBlob:
         self.header = header
 
     def close(self) -> None:
-        """Give the descriptor back; safe to repeat."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Give the descriptor back; safe to repeat, also while another thread does it."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self
