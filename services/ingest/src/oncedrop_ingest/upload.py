@@ -39,7 +39,10 @@ from oncedrop_ingest.reservation import Reservation
 BLOCK_BYTES = 2 * 1024 * 1024
 # A client that sends byte by byte would fill the memory with what each piece costs.
 _BLOCK_PIECES = 1024
-_BLOCKS_AHEAD = 3
+# Blocks that may wait or be worked on. While the loop waits for a write, the socket collects larger
+# pieces; hashing takes longer, and must not stand still meanwhile.
+_WRITES_AHEAD = 1
+_HASHES_AHEAD = 2
 _BUDGET_BYTES = 32 * 1024 * 1024
 _RECEIVE_LEAST_BYTES = 64 * 1024
 _RENEW_SECONDS = (1.0, 5.0)
@@ -90,7 +93,7 @@ class BlockSize:
     @property
     def most(self) -> int:
         """Bytes; one block of each upload fills while the others are worked on."""
-        share = _BUDGET_BYTES // ((_BLOCKS_AHEAD + 1) * max(1, self._uploads))
+        share = _BUDGET_BYTES // ((_HASHES_AHEAD + 1) * max(1, self._uploads))
         return min(BLOCK_BYTES, share)
 
 
@@ -133,9 +136,8 @@ class Upload:
         self._early_sync = early_sync
         extensions = request.scope.get("extensions", {})
         self._connection: Connection | None = extensions.get(CONNECTION)
-        # Beside each other: hashing takes longer than writing.
-        self._writing = Conveyor(self._write, _BLOCKS_AHEAD)
-        self._hashing = Conveyor(self._hash, _BLOCKS_AHEAD)
+        self._writing = Conveyor(self._write, _WRITES_AHEAD)
+        self._hashing = Conveyor(self._hash, _HASHES_AHEAD)
         shortest, longest = _RENEW_SECONDS
         lease = tools.settings.upload_lease_seconds
         self._renew_every = min(longest, max(shortest, lease / 10))
