@@ -579,6 +579,22 @@ async def test_a_damaged_blob_is_reported_and_kept(
     assert (await record(store, drop.drop_id)).state is DropState.READY
 
 
+async def test_a_file_with_two_names_is_reported_and_kept(
+    store: DropStore, volume: Volume, passes: Passes
+) -> None:
+    """A name that a network volume remembers of a renamed file looks alike, but has one link."""
+    drop = await make_ready_drop(store, volume, BODY)
+    path = volume.root / "blobs" / drop.drop_id[:2] / drop.drop_id
+    os.link(path, volume.root / "claimed" / f"{drop.drop_id}.{A}")
+    make_old(volume)
+
+    await passes.sweep()
+    report = await passes.sweep()
+
+    assert (report.damaged, report.changes) == (1, 0)
+    assert path.exists()
+
+
 async def test_a_damaged_record_is_reported_and_its_file_kept(
     store: DropStore, volume: Volume, passes: Passes
 ) -> None:

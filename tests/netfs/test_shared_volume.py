@@ -135,6 +135,20 @@ def test_sweeps_of_the_other_host_spare_a_download_and_find_nothing_strange(flee
     assert ask(fleet.delivers[0], ready.url).content == BODY
 
 
+def test_a_name_that_the_other_host_still_remembers_is_no_damage(
+    fleet: Fleet, mounts: tuple[Path, Path]
+) -> None:
+    drop = upload(fleet, 0, LARGE)
+    assert len(names_of(mounts[1], drop)) == 1
+    client = begin(fleet, 0, drop)
+
+    result = fleet.sweep(1)
+
+    assert result["damaged"] == 0, result
+    assert client.read_body(len(LARGE)) == LARGE
+    client.close()
+
+
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_deletion_from_the_other_host_cuts_the_download_and_removes_the_file(
     fleet: Fleet, mounts: tuple[Path, Path], host: int

@@ -41,7 +41,7 @@ class Look:
         redis_now_ms: By the clock that wrote the record's times.
         volume_now_ms: By the clock that wrote the files' times, at the latest now.
         record_damaged: There is a record, and it cannot be read.
-        moving: A file was renamed or unlinked while it was looked at.
+        moving: A file was renamed or unlinked while, or just before, it was looked at.
     """
 
     drop_id: DropId

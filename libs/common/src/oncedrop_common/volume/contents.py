@@ -42,6 +42,7 @@ class FoundFile:
     Attributes:
         size: Whole file, header page included (bytes).
         mtime_ms: By the volume's clock, which may not be ours.
+        inode: Its number in the file system while this is its only name, else 0.
     """
 
     place: Place
@@ -49,6 +50,7 @@ class FoundFile:
     claim_hash: ClaimHash | None
     size: int
     mtime_ms: int
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)

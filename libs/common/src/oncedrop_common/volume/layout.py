@@ -366,7 +366,9 @@ def _parse_name(place: Place, name: str) -> tuple[DropId | None, ClaimHash | Non
 def _found(
     place: Place, drop_id: DropId, claim_hash: ClaimHash | None, status: os.stat_result
 ) -> FoundFile:
-    return FoundFile(place, drop_id, claim_hash, status.st_size, status.st_mtime_ns // 1_000_000)
+    mtime_ms = status.st_mtime_ns // 1_000_000
+    inode = status.st_ino if status.st_nlink == 1 else 0
+    return FoundFile(place, drop_id, claim_hash, status.st_size, mtime_ms, inode)
 
 
 def _stranger(where: str, entry: os.DirEntry[str]) -> Stranger:
