@@ -114,6 +114,17 @@ def redis_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_redis_url(redis_server: str) -> str:
+    """URL of the session's Redis, empty when a module's process starts.
+
+    The process of the module before may have paired it with its own volume after its last test.
+    """
+    with admin(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
 @pytest.fixture
 def redis_url(redis_server: str, minted: list[str]) -> Iterator[str]:
     """URL of an empty Redis; afterwards what the test left in it is checked."""

@@ -31,7 +31,7 @@ async def volume(store: DropStore, shared_volume_dir: Path) -> Volume:
 @pytest.fixture(scope="module", params=["zero_copy", "plain"])
 def deliver_process(
     request: pytest.FixtureRequest,
-    redis_server: str,
+    module_redis_url: str,
     shared_volume_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
@@ -39,7 +39,9 @@ def deliver_process(
     Volume(shared_volume_dir).make_root()
     log = tmp_path_factory.mktemp("logs") / "deliver.log"
     zero_copy = "1" if request.param == "zero_copy" else "0"
-    with running("deliver", redis_server, shared_volume_dir, log, zero_copy=zero_copy) as service:
+    with running(
+        "deliver", module_redis_url, shared_volume_dir, log, zero_copy=zero_copy
+    ) as service:
         yield service
 
 

@@ -49,11 +49,11 @@ def module_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def process(
-    redis_server: str, module_volume: Path, tmp_path_factory: pytest.TempPathFactory
+    module_redis_url: str, module_volume: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The module's ingest; tests want ingest."""
     log = tmp_path_factory.mktemp("logs") / "ingest.log"
-    with running("ingest", redis_server, module_volume, log, max_file_bytes=LIMIT) as service:
+    with running("ingest", module_redis_url, module_volume, log, max_file_bytes=LIMIT) as service:
         yield service
 
 

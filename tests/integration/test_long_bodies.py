@@ -38,14 +38,14 @@ def module_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["direct", "plain"])
 def process(
     request: pytest.FixtureRequest,
-    redis_server: str,
+    module_redis_url: str,
     module_volume: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("logs") / "ingest.log"
     zero_copy = int(request.param == "direct")
     settings = {"max_file_bytes": LIMIT, "zero_copy": zero_copy, "upload_lease_seconds": 2}
-    with running("ingest", redis_server, module_volume, log, **settings) as service:
+    with running("ingest", module_redis_url, module_volume, log, **settings) as service:
         yield service
 
 
