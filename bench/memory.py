@@ -5,29 +5,38 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 _BLOCK = bytes(2**20)
 _FREE_BYTES = 2 * 2**30
-# What the bench itself stores.
-_DISK_BYTES = 20 * 2**30
+# What the bench itself stores, three files of 8 GiB at most, and a little more.
+_DISK_BYTES = 26 * 2**30
+_FILL = "fill"
 
 
 def fill_page_cache(folder: Path) -> None:
-    """Write a file into folder, such that little memory is free; it gives way to other files.
+    """Bring a file in folder into memory, such that little is free; it gives way to other files.
 
     On a virtual machine the host takes free memory back after about two seconds (virtio-balloon's
     free page reporting), and a page's first touch then costs microseconds: seen, 2 instead of 0.25
     CPU seconds for each GiB that is stored. What is in the page cache stays, and what is taken
     from there is quick to use.
     """
-    free = int(re.findall(r"MemFree: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) * 1024
-    size = min(free - _FREE_BYTES, shutil.disk_usage(folder).free - _DISK_BYTES)
-    with tempfile.NamedTemporaryFile(dir=folder, buffering=0, delete=False) as file:
+    block = bytearray(len(_BLOCK))
+    with (folder / _FILL).open("ab+", buffering=0) as file:
+        file.seek(0)
+        # What gave way since the last time comes back.
+        while file.readinto(block) and _free_bytes() > _FREE_BYTES:
+            pass
+        size = min(_free_bytes() - _FREE_BYTES, shutil.disk_usage(folder).free - _DISK_BYTES)
         for _ in range(0, size, len(_BLOCK)):
             file.write(_BLOCK)
         os.fsync(file.fileno())
+
+
+def _free_bytes() -> int:
+    text = Path("/proc/meminfo").read_text()
+    return int(re.findall(r"MemFree: +(\d+) kB", text)[0]) * 1024
 
 
 def warm_memory(folder: Path, size: int) -> None:

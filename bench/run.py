@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
         "--dir",
         type=Path,
         default=ROOT / "data",
-        help="where to work; needs 20 GiB, better that much more than memory (data)",
+        help="where to work; needs 26 GiB, better that much more than memory (data)",
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "build/bench", help="where results go (build/bench)"
