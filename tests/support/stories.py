@@ -53,13 +53,16 @@ def a_busy_week(stack: Stack) -> None:
             name, drop_id = ("created", "claimed", "delivered")[n % 3], drop_id_of(str(n // 3))
             size = 12_345_678 * (n + 1)
             client.xadd(keys.EVENTS, {"event": name, "drop_id": drop_id, "size": size})
-        client.delete(keys.SAMPLES)
-        for n in range(keys.SAMPLES_KEPT):
-            at_ms = now_ms - (keys.SAMPLES_KEPT - n) * SAMPLE_SECONDS * 1000
-            by_day = 1 + math.sin(n / 46)
-            drops = round(30 * by_day) + n % 9 + n // 80
-            size = round(drops * 7e7) + n % 13 * 10**8
-            client.xadd(keys.SAMPLES, {"drops": drops, "bytes": size}, f"{at_ms}-1")
+        # In one piece: a running janitor adds samples too, and later ones come last.
+        with client.pipeline() as samples:
+            samples.delete(keys.SAMPLES)
+            for n in range(keys.SAMPLES_KEPT):
+                at_ms = now_ms - (keys.SAMPLES_KEPT - n) * SAMPLE_SECONDS * 1000
+                by_day = 1 + math.sin(n / 46)
+                drops = round(30 * by_day) + n % 9 + n // 80
+                size = round(drops * 7e7) + n % 13 * 10**8
+                samples.xadd(keys.SAMPLES, {"drops": drops, "bytes": size}, f"{at_ms}-1")
+            samples.execute()
 
 
 def gone(stack: Stack, reason: GoneReason) -> Uploaded:
