@@ -95,10 +95,10 @@ class Looker:
     ) -> Seen | DependencyError:
         try:
             files = self._volume.find(drop_id) if found is None else found
-            if _renamed(files):
-                return (), True
             if not with_headers:
                 return tuple(SeenFile(file) for file in files), False
+            if _renamed(files):
+                return (), True
             return tuple(self._with_header(file) for file in files), False
         except BlobMissing:
             return (), True
